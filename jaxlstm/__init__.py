@@ -1,0 +1,43 @@
+"""Recurrent networks in JAX: cells as pairs of pure functions, sequences as scans of them."""
+
+from jaxlstm.base import Cell, Layer, Persistent, cell
+from jaxlstm.cells.elman import ElmanCarry, ElmanParams, elman, elman_step, init_elman
+from jaxlstm.cells.gru import GRUCarry, GRUParams, gru, gru_step, init_gru
+from jaxlstm.cells.lstm import LSTMCarry, LSTMParams, init_lstm, lstm, lstm_step
+from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
+from jaxlstm.combine.noise import DropoutCarry, DropoutMasks, variational_dropout
+from jaxlstm.combine.stack import stack
+from jaxlstm.sequence import explain, scan
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BidirectionalCarry",
+    "BidirectionalParams",
+    "Cell",
+    "DropoutCarry",
+    "DropoutMasks",
+    "ElmanCarry",
+    "ElmanParams",
+    "GRUCarry",
+    "GRUParams",
+    "LSTMCarry",
+    "LSTMParams",
+    "Layer",
+    "Persistent",
+    "bidirectional",
+    "cell",
+    "elman",
+    "elman_step",
+    "explain",
+    "gru",
+    "gru_step",
+    "init_elman",
+    "init_gru",
+    "init_lstm",
+    "lstm",
+    "lstm_step",
+    "scan",
+    "stack",
+    "variational_dropout",
+]

@@ -1,0 +1,55 @@
+"""Argument checks: ValueErrors that name the argument, what was expected and what came."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check(condition: bool, argument: str, expected: str, got: Any) -> None:
+    """Raises ValueError `argument: expected ..., got ...` unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{argument}: expected {expected}, got {got}")
+
+
+def describe(value: Any) -> str:
+    """Says what an array is: its shape and dtype, or its type if it is no array."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"shape {tuple(value.shape)} of {value.dtype}"
+    return f"{type(value).__name__} {value!r}"[:200]
+
+
+def check_size(size: Any, argument: str) -> None:
+    """Raises ValueError unless `size` is an integer of at least 1."""
+    is_integer = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    check(is_integer and size >= 1, argument, "a positive integer", repr(size))
+
+
+def check_floating(value: Any, argument: str) -> None:
+    """Raises ValueError unless `value` is an array of floating-point numbers."""
+    is_floating = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+    check(is_floating, argument, "an array of floating-point numbers", describe(value))
+
+
+def check_shape(value: Any, shape: tuple[int, ...], argument: str, because: str = "") -> None:
+    """Raises ValueError unless `value` has that shape; `because` says where it comes from."""
+    expected = f"shape {tuple(shape)}{' ' + because if because else ''}"
+    got = describe(value)
+    check(hasattr(value, "shape") and tuple(value.shape) == tuple(shape), argument, expected, got)
+
+
+def check_features(x: Any, features: int, argument: str, owner: str) -> None:
+    """Raises ValueError unless the last axis of `x` has the size that the params expect."""
+    check_floating(x, argument)
+    check(
+        x.ndim >= 1 and x.shape[-1] == features,
+        argument,
+        f"{features} features on the last axis, as in {owner}",
+        describe(x),
+    )
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers of an array can be looked at now, outside of any tracing."""
+    return not isinstance(value, jax.core.Tracer)

@@ -1,0 +1,120 @@
+"""Noise for training: wrappers of cells with the params of the bare cell."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlstm.base import Array, Carry, Cell, Persistent, cell
+from jaxlstm.checks import check
+
+
+class DropoutMasks(NamedTuple):
+    inputs: Array | None  # (*B, D)  0 or 1 / (1 - rate); None for no dropout
+    recurrent: Array | None  # (*B, R)
+    outputs: Array | None  # (*B, H)
+
+
+class DropoutCarry(NamedTuple):
+    carry: Carry  # of the bare cell
+    masks: Persistent  # DropoutMasks, the same for the whole sequence and across resets
+
+
+class DropoutUnroll(NamedTuple):
+    """`jaxlstm.base.Unroll` where only inputs and outputs are dropped: that of the bare cell."""
+
+    bare: Cell
+
+    def __call__(self, params, carry, xs, *, valid, resets, initial, implementation):
+        masks = carry.masks.value
+        initial = None if initial is None else initial.carry
+        inner, ys = self.bare.unroll(
+            params,
+            carry.carry,
+            _times(xs, masks.inputs),
+            valid=valid,
+            resets=resets,
+            initial=initial,
+            implementation=implementation,
+        )
+        return DropoutCarry(inner, carry.masks), _times(ys, masks.outputs)
+
+    def explain(self, params, xs):
+        return self.bare.unroll.explain(params, xs)
+
+
+@cell
+def variational_dropout(
+    bare: Cell, rate: float, *, recurrent: float = 0.0, outputs: float = 0.0
+) -> Any:
+    """A cell with dropout whose masks are drawn once a sequence.
+
+        carry_t, y_t = step(params, carry_{t-1} with h ⊙ m_h, x_t ⊙ m_x);   y_t ⊙ m_y
+
+    The masks come with the initial carry, which needs a key, and stay in the carry: they last
+    as long as it is handed on, and a reset does not change them. To evaluate, use the bare
+    cell with the same params.
+
+    Args:
+      bare: the cell to drop the inputs and outputs of.
+      rate: how much of the inputs to drop, in [0, 1).
+      recurrent: how much of h to drop on its way into the next step, in [0, 1); the cell's
+        carry must have a field h. With it the sequence runs by `lax.scan` of the step.
+      outputs: how much of the outputs to drop, in [0, 1).
+
+    Returns:
+      A Cell with the params of the bare one and the carry `DropoutCarry`.
+
+    Raises:
+      ValueError: if a rate is outside of [0, 1); when an initial carry is made, if there is
+        no key.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxlstm as jl
+      >>> cell, xs = jl.lstm(8), jnp.ones((5, 2, 3))
+      >>> params = cell.init(jax.random.key(0), xs[0])
+      >>> noisy = jl.variational_dropout(cell, 0.3, recurrent=0.2)
+      >>> carry, ys = jl.scan(noisy, params, xs, key=jax.random.key(1))  # training
+      >>> _, ys = jl.scan(cell, params, xs)  # evaluation
+
+    References:
+      Gal and Ghahramani 2016, arXiv:1512.05287, eq. 7 (one mask for all gates).
+    """
+    check(isinstance(bare, Cell), "bare", "a Cell", repr(bare))
+    for name, value in (("rate", rate), ("recurrent", recurrent), ("outputs", outputs)):
+        check(0 <= value < 1, name, "a number in [0, 1)", repr(value))
+
+    def initial_carry(params, x, key=None):
+        if key is None:
+            raise ValueError(f"key: {bare} with variational_dropout draws masks and needs a key")
+        of_carry, *keys = jax.random.split(key, 4)
+        carry = bare.initial_carry(params, x, of_carry)
+        y = jax.eval_shape(bare.step, params, carry, x)[1]
+        if recurrent:
+            check(hasattr(carry, "h"), "recurrent", "0 for a cell whose carry has no h", recurrent)
+        shaped = (x, carry.h if recurrent else None, y)
+        rates = (rate, recurrent, outputs)
+        masks = DropoutMasks(*map(_draw, keys, shaped, rates))
+        return DropoutCarry(carry, Persistent(masks))
+
+    def step(params, carry, x):
+        masks, inner = carry.masks.value, carry.carry
+        if masks.recurrent is not None:
+            inner = inner._replace(h=_times(inner.h, masks.recurrent))
+        inner, y = bare.step(params, inner, _times(x, masks.inputs))
+        return DropoutCarry(inner, carry.masks), _times(y, masks.outputs)
+
+    fast = bare.unroll is not None and not recurrent
+    return Cell(bare.init, initial_carry, step, DropoutUnroll(bare) if fast else None)
+
+
+def _draw(key, like, rate):
+    if not rate:
+        return None
+    kept = jax.random.bernoulli(key, 1 - rate, like.shape)
+    return (kept / (1 - rate)).astype(like.dtype)
+
+
+def _times(a, mask):
+    return a if mask is None else a * mask

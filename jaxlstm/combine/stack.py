@@ -1,0 +1,134 @@
+"""Depth: layers one upon another."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxlstm import sequence
+from jaxlstm.base import Array, Cell, Layer, cell
+from jaxlstm.checks import check
+
+
+class StackUnroll(NamedTuple):
+    """`jaxlstm.base.Unroll` layer by layer, so that each layer keeps its own."""
+
+    cells: tuple[Cell, ...]
+
+    def __call__(self, params, carry, xs, *, valid, resets, initial, implementation):
+        carries = []
+        initials = initial or (None,) * len(self.cells)
+        for part, p, c, first in zip(self.cells, params, carry, initials, strict=True):
+            c, xs = sequence.unroll(
+                part,
+                p,
+                c,
+                xs,
+                valid=valid,
+                resets=resets,
+                initial=first,
+                implementation=implementation,
+            )
+            carries.append(c)
+        return tuple(carries), xs
+
+    def explain(self, params, xs):
+        answers = {}
+        for number, (part, p) in enumerate(zip(self.cells, params, strict=True)):
+            answers[f"{number}: {part}"] = sequence.explain(part, p, xs)
+            run = lambda p, xs, part=part: sequence.scan(part, p, xs, key=jax.random.key(0))[1]
+            xs = jax.eval_shape(run, p, xs)
+        return answers
+
+
+@cell
+def stack(*layers: Cell | Layer):
+    """Layers one upon another, the outputs of each the inputs of the next.
+
+    Args:
+      *layers: Cells, or Layers too, as bidirectional ones.
+
+    Returns:
+      A Cell if all are Cells, else a Layer. Params and carries are tuples with an entry for
+      each layer; the output is that of the last.
+
+    Raises:
+      ValueError: if there is no layer, or one is neither Cell nor Layer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxlstm as jl
+      >>> deep, xs = jl.stack(jl.lstm(64), jl.gru(32)), jnp.ones((10, 2, 3))
+      >>> deep
+      stack(lstm(64), gru(32))
+      >>> carry, ys = jl.scan(deep, deep.init(jax.random.key(0), xs[0]), xs)
+      >>> ys.shape, carry[1].h.shape
+      ((10, 2, 32), (2, 32))
+
+    References:
+      Graves, Mohamed and Hinton 2013, arXiv:1303.5778, eq. 11.
+    """
+    check(len(layers) > 0, "layers", "at least one Cell or Layer", "none")
+    for layer in layers:
+        check(isinstance(layer, Cell | Layer), "layers", "Cells and Layers", repr(layer))
+    if all(isinstance(layer, Cell) for layer in layers):
+        return _stack_of_cells(layers)
+    return _stack_with_layers(layers)
+
+
+def _keys(key, layers):
+    return [None] * len(layers) if key is None else list(jax.random.split(key, len(layers)))
+
+
+def _init(layers, key, x):
+    params = []
+    for layer, k in zip(layers, _keys(key, layers), strict=True):
+        params.append(layer.init(k, x))
+        x = _output(layer, params[-1], x)
+    return tuple(params)
+
+
+def _output(layer, params, x):
+    """The shape and dtype of a layer's output for one step x."""
+    key = jax.random.key(0)
+
+    def run(params, x):
+        xs = jax.tree.map(lambda a: a[None], x)
+        if isinstance(layer, Layer):
+            return layer.apply(params, xs, key=key)[1]
+        return sequence.scan(layer, params, xs, key=key)[1]
+
+    ys = jax.eval_shape(run, params, x)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), ys)
+
+
+def _stack_of_cells(cells):
+    def initial_carry(params, x, key=None):
+        carries = []
+        for part, p, k in zip(cells, params, _keys(key, cells), strict=True):
+            carries.append(part.initial_carry(p, x, k))
+            x = jax.eval_shape(part.step, p, carries[-1], x)[1]
+        return tuple(carries)
+
+    def step(params, carry, x):
+        carries = []
+        for part, p, c in zip(cells, params, carry, strict=True):
+            c, x = part.step(p, c, x)
+            carries.append(c)
+        return tuple(carries), x
+
+    init = lambda key, x: _init(cells, key, x)
+    return Cell(init, initial_carry, step, StackUnroll(cells))
+
+
+def _stack_with_layers(layers):
+    def apply(params, xs, *, key: Array | None = None, **options: Any):
+        carries = []
+        for layer, p, k in zip(layers, params, _keys(key, layers), strict=True):
+            if isinstance(layer, Layer):
+                carry, xs = layer.apply(p, xs, key=k, **options)
+            else:
+                carry, xs = sequence.scan(layer, p, xs, key=k, **options)
+            carries.append(carry)
+        return tuple(carries), xs
+
+    return Layer(lambda key, x: _init(layers, key, x), apply)

@@ -1,0 +1,34 @@
+"""The implementations of the gated recurrence, and the choice among them.
+
+Each is a module with `supports(inputs) -> str | None`, `forward` and `backward`, and stands
+below the one differentiation rule in `jaxlstm.gated`.
+"""
+
+from types import ModuleType
+
+from jaxlstm.kernels import blocked
+from jaxlstm.kernels.recurrence import Inputs
+
+IMPLEMENTATIONS: dict[str, ModuleType] = {"blocked": blocked}  # the first that can serves
+
+
+def answers(inputs: Inputs) -> dict[str, str | None]:
+    """Maps each implementation to None if it can serve, else to the reason why not."""
+    return {name: module.supports(inputs) for name, module in IMPLEMENTATIONS.items()}
+
+
+def choose(name: str | None, inputs: Inputs) -> str:
+    """The implementation of that name, or with None the first that can serve.
+
+    Raises:
+      ValueError: if there is none of that name, or it can't serve.
+    """
+    reasons = answers(inputs)
+    if name is None:
+        return next(n for n, reason in reasons.items() if reason is None)
+    if name not in reasons:
+        known = ", ".join(map(repr, ["reference", *reasons]))
+        raise ValueError(f"implementation: expected one of {known}, got {name!r}")
+    if reasons[name] is not None:
+        raise ValueError(f"implementation {name!r} can't serve: {reasons[name]}")
+    return name

@@ -1,0 +1,227 @@
+"""The gated recurrence in plain JAX, by blocks of time whose products stay in cache.
+
+Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is
+about `ROWS` rows of (time, batch), over which the input product, the gates that are computed
+again for the gradient, and the weight gradients are one matrix product each; only the
+recurrent product is done step by step. Nothing but the carries is kept for the gradient.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxlstm.base import restart, select
+from jaxlstm.kernels.recurrence import (
+    Inputs,
+    Update,
+    Weights,
+    accumulator,
+    advance,
+    emit,
+    project,
+)
+
+ROWS = 256  # of z = x W + b held at once; measured on CPUs with 1 to 2 MB of L2 cache
+UNROLL = 4  # steps of the forward loop; in the backward one it costs more than it saves
+
+
+def supports(inputs: Inputs) -> str | None:
+    """None: any sequence will do."""
+    return None
+
+
+def block_length(time: int, batch: int) -> int:
+    """Steps to a block: about ROWS rows, and a divisor of `time` if one is near."""
+    most = max(1, min(time, ROWS // max(batch, 1)))
+    divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
+    return next(divisors, most)
+
+
+def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = False) -> Any:
+    """`lax.scan` of `body(carry, start, xs)` over blocks of `length` steps, the last maybe shorter.
+
+    `start` is the time of the block's first step.
+    """
+    time = jax.tree.leaves(xs)[0].shape[0]
+    full, rest = divmod(time, length)
+    split = full * length
+    head = jax.tree.map(lambda a: a[:split].reshape(full, length, *a.shape[1:]), xs)
+    tail = jax.tree.map(lambda a: a[split:], xs)
+
+    def whole(carry):
+        if full == 1:
+            return body(carry, 0, jax.tree.map(lambda a: a[0], head))
+        starts = jnp.arange(full) * length
+        carry, ys = lax.scan(lambda c, s: body(c, *s), carry, (starts, head), reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(split, *a.shape[2:]), ys)
+
+    if not rest:
+        return whole(carry)
+    if reverse:
+        carry, last = body(carry, split, tail)
+        carry, first = whole(carry)
+    else:
+        carry, first = whole(carry)
+        carry, last = body(carry, split, tail)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
+
+
+def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
+    """Returns the last carry, and the carries (or only their h) after every step."""
+    (w_x, w_h, b, theta), x, carry, initial, valid, resets = inputs
+
+    def block(carry, _, s):
+        x, valid, resets = s
+
+        def step(carry, s):
+            z, valid, reset = s
+            carry = restart(reset, initial, carry)
+            carry = advance(update, theta, carry, z, project(carry.h, w_h), valid)
+            return carry, emit(carry, keep)
+
+        return lax.scan(step, carry, (project(x, w_x) + b, valid, resets), unroll=UNROLL)
+
+    return in_blocks(block, carry, (x, valid, resets), block_length(*x.shape[:2]))
+
+
+def gates_again(inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any, after: Any) -> Any:
+    """The carries that a block's steps saw, and their z and u, from the carries kept."""
+    edge = jax.tree.map(
+        lambda c, cs: jnp.where(start == 0, c, cs[jnp.maximum(start - 1, 0)]), inputs.carry, carries
+    )
+    before = jax.tree.map(lambda e, a: jnp.concatenate([e[None], a[:-1]]), edge, after)
+    before = restart(resets, inputs.initial, before)
+    weights = inputs.weights
+    return before, project(x, weights.w_x) + weights.b, project(before.h, weights.w_h)
+
+
+def tangent(update: Update, keep: bool, inputs: Inputs, carries: Any, d: Inputs) -> Any:
+    """The derivative of `forward` along `d`, of which a part that is None is zero."""
+    weights, x, _, _, valid, resets = inputs
+    d_theta = filled(d.weights.theta, weights.theta)
+    d_initial = filled(d.initial, inputs.initial)
+
+    def block(d_carry, start, s):
+        x, d_x, valid, resets, after = s
+        before, z, u = gates_again(inputs, carries, start, x, resets, after)
+        parts = [
+            None if d.weights.b is None else d.weights.b,
+            None if d_x is None else project(d_x, weights.w_x),
+            None if d.weights.w_x is None else project(x, d.weights.w_x),
+        ]
+        d_z = sum((p.astype(z.dtype) for p in parts if p is not None), jnp.zeros_like(z))
+        d_u = jnp.zeros_like(u) if d.weights.w_h is None else project(before.h, d.weights.w_h)
+
+        def step(d_carry, s):
+            before, z, u, d_z, d_u, valid, reset = s
+            d_carry = restart(reset, d_initial, d_carry)
+            _, d_carry = jax.jvp(
+                lambda *a: advance(update, *a, valid),
+                (weights.theta, before, z, u),
+                (d_theta, d_carry, d_z, d_u + project(d_carry.h, weights.w_h)),
+            )
+            return d_carry, emit(d_carry, keep)
+
+        return lax.scan(step, d_carry, (before, z, u, d_z, d_u, valid, resets))
+
+    steps = (x, d.x, valid, resets, carries)
+    return in_blocks(block, filled(d.carry, inputs.carry), steps, block_length(*x.shape[:2]))
+
+
+def backward(
+    update: Update, keep: bool, inputs: Inputs, carries: Any, wanted: Inputs, g_last: Any, g_ys: Any
+) -> Inputs:
+    """The transpose of `tangent`.
+
+    Args:
+      update: the recurrence.
+      keep: whether `g_ys` is for whole carries or for h alone.
+      inputs: those of `forward`.
+      carries: after each step, leaves (T, B, ...).
+      wanted: like `inputs`; a part that is None gets no cotangent.
+      g_last: cotangent of the last carry, leaves (B, ...).
+      g_ys: cotangent of the stacked carries or h, leaves (T, B, ...).
+
+    Returns:
+      The cotangents of `inputs`, None where none is wanted.
+    """
+    weights, x, _, _, valid, resets = inputs
+    w_x, w_h = (w.reshape(w.shape[0], -1) for w in (weights.w_x, weights.w_h))
+    w_back = lax.optimization_barrier(w_h.T)  # laid out once, not read backwards at each step
+    has_theta = bool(jax.tree.leaves(wanted.weights.theta))
+    gates_of = lambda valid, theta: lambda *a: advance(update, theta, *a, valid)
+
+    def block(s, start, t):
+        g, sums = s
+        x, valid, resets, after, g_ys = t
+        before, z, u = gates_again(inputs, carries, start, x, resets, after)
+        pulls = jax.vmap(
+            lambda valid, *a: jax.vjp(gates_of(valid, weights.theta), *a)[1],
+            in_axes=(None if valid is None else 0, 0, 0, 0),
+        )(valid, before, z, u)
+
+        def step(s, t):
+            g, g_initial = s
+            pull, reset, g_y = t
+            g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
+            g_before, g_z, g_u = pull(g)
+            through = (g_u.reshape(g_u.shape[0], -1) @ w_back).astype(g_before.h.dtype)
+            g_before = g_before._replace(h=g_before.h + through)
+            if reset is not None:
+                zeros = jax.tree.map(jnp.zeros_like, g_before)
+                g_initial = added(g_initial, partial(select, reset, g_before, zeros))
+                g_before = select(reset, zeros, g_before)
+            apart = None if g_u is g_z else g_u
+            return (g_before, g_initial), (g_z, apart, g if has_theta else None)
+
+        (g, g_initial), (g_z, g_u, totals) = lax.scan(
+            step, (g, sums.initial), (pulls, resets, g_ys), reverse=True
+        )
+        g_u = g_z if g_u is None else g_u
+        of_theta = lambda theta: gates_of(valid, theta)(before, z, u)
+        new = Weights(
+            w_x=lambda: outer(x, g_z),
+            w_h=lambda: outer(before.h, g_u),
+            b=lambda: g_z.sum((0, 1)),
+            theta=lambda: jax.vjp(of_theta, weights.theta)[1](totals)[0],
+        )
+        sums = sums._replace(weights=Weights(*map(added, sums.weights, new)), initial=g_initial)
+        flat = g_z.reshape(-1, w_x.shape[1])
+        g_x = None if wanted.x is None else (flat @ w_x.T).astype(x.dtype).reshape(x.shape)
+        return (g, sums), g_x
+
+    summed = Inputs(wanted.weights, None, None, wanted.initial, None, None)
+    zeros = jax.tree.map(lambda w: jnp.zeros(w.shape, accumulator(w.dtype)), summed)
+    start = (g_last, zeros)
+    steps = (x, valid, resets, carries, g_ys)
+    (g, sums), g_x = in_blocks(block, start, steps, block_length(*x.shape[:2]), reverse=True)
+    full = sums._replace(x=g_x, carry=g)
+    cast = lambda w, g: None if w is None else g.astype(w.dtype)
+    return jax.tree.map(cast, wanted, full, is_leaf=lambda a: a is None)
+
+
+def filled(d: Any, like: Any) -> Any:
+    """`d`, with zeros for the parts that are None there and not in `like`."""
+    if d is None:
+        return jax.tree.map(jnp.zeros_like, like)
+    zeros = lambda d, a: jnp.zeros_like(a) if d is None else d
+    return jax.tree.map(zeros, d, like, is_leaf=lambda a: a is None)
+
+
+def added(total: Any, value: Callable) -> Any:
+    """`total + value()`, of which a part that is None in `total` stays None."""
+    if not jax.tree.leaves(total):
+        return total
+    plus = lambda t, v: None if t is None else t + v.astype(t.dtype)
+    return jax.tree.map(plus, total, value(), is_leaf=lambda a: a is None)
+
+
+def outer(a: Array, g: Array) -> Array:
+    """The sum over time and batch of a (T, B, D) times g (T, B, *G, H): (D, *G, H)."""
+    rows = a.shape[0] * a.shape[1]
+    product = a.reshape(rows, -1).T @ g.reshape(rows, -1)
+    return product.reshape(a.shape[-1], *g.shape[2:])

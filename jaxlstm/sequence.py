@@ -1,0 +1,244 @@
+"""`scan`: a cell over a sequence. Lengths, masks, resets and reversal live here."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlstm.base import Array, Carry, Cell, Params, restart, select
+from jaxlstm.checks import check, describe, is_concrete
+
+
+def scan(
+    cell: Cell,
+    params: Params,
+    xs: Any,
+    carry: Carry | None = None,
+    *,
+    key: Array | None = None,
+    lengths: Any = None,
+    mask: Any = None,
+    resets: Any = None,
+    reverse: bool = False,
+    implementation: str | None = None,
+) -> tuple[Carry, Any]:
+    """Runs a cell over a sequence, or a ragged batch of them.
+
+    With valid_t = mask_t and t < length:
+
+        carry_t, y_t = step(params, initial if reset_t else carry_{t-1}, x_t)   if valid_t
+        carry_t, y_t = (initial if reset_t and t < length else carry_{t-1}), 0  otherwise
+
+    What `xs` holds at a step that is not valid, NaN included, reaches no value and no
+    gradient. (Flax's `nn.RNN` leaves the outputs there as they come, and gives a sequence
+    of no steps the carry after all its padding; here it is the initial carry.)
+
+    Args:
+      cell: the cell.
+      params: its params, as `cell.init` gives them.
+      xs: (T, *B, D) floating point, time first; or a pytree of such arrays, if the cell
+        takes one. A lone sequence is (T, D).
+      carry: the carry before the first step; by default `cell.initial_carry`.
+      key: a PRNG key for the initial carry, for cells that draw one (dropout masks).
+      lengths: (*B,) integers in [0, T]: how many steps each sequence has. Values that can't
+        be looked at, under `jit`, count as the nearest one in that range.
+      mask: (T, *B) booleans; False skips a step.
+      resets: (T, *B) booleans; True puts the initial carry in before that step: the
+        beginning of an episode or a document.
+      reverse: runs each sequence from its own last step to its first; the outputs stay at
+        their own times, and `resets` still mark the first step in time of each segment.
+      implementation: None for the first that can serve, `"reference"` for `lax.scan` of
+        `cell.step`, or a name that `explain` lists.
+
+    Returns:
+      The carry after each sequence's own last step, and ys (T, *B, H), zero where a step is
+      not valid.
+
+    Raises:
+      ValueError: if an argument's shape, dtype or value does not fit, or a named
+        implementation can't serve.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxlstm as jl
+      >>> cell, xs = jl.lstm(8), jnp.ones((5, 2, 3))
+      >>> params = cell.init(jax.random.key(0), xs[0])
+      >>> carry, ys = jl.scan(cell, params, xs, lengths=jnp.array([5, 2]))
+      >>> ys.shape, carry.c.shape, bool((ys[2:, 1] == 0).all())
+      ((5, 2, 8), (2, 8), True)
+    """
+    check(isinstance(cell, Cell), "cell", "a Cell (a Layer has its own apply)", repr(cell))
+    shape = _check_xs(xs)
+    lengths = _check_lengths(lengths, shape)
+    mask = _check_flags(mask, "mask", shape)
+    resets = _check_flags(resets, "resets", shape)
+    ranks = {a.ndim for a in (mask, resets) if a is not None}
+    ranks |= {lengths.ndim + 1} if lengths is not None else set()
+    check(len(ranks) < 2, "lengths, mask, resets", "the same batch axes in each", f"ranks {ranks}")
+    arguments = (params, xs, carry, key, lengths, mask, resets)
+    return _scan(cell, arguments, bool(reverse), implementation)
+
+
+def explain(cell: Cell, params: Params, xs: Any) -> dict[str, Any]:
+    """Which implementations can serve a scan of `cell` over `xs`, in order of preference.
+
+    Args:
+      cell: the cell.
+      params: its params.
+      xs: (T, *B, D), arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      A dict from each implementation's name to None if it can serve, else to the reason why
+      not; for a cell made of cells, from each part's name to such a dict.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxlstm as jl
+      >>> cell, xs = jl.gru(8), jnp.ones((5, 2, 3))
+      >>> jl.explain(cell, cell.init(jax.random.key(0), xs[0]), xs)
+      {'blocked': None, 'reference': None}
+    """
+    answers = {} if cell.unroll is None else cell.unroll.explain(params, xs)
+    nested = any(isinstance(answer, dict) for answer in answers.values())
+    return answers if nested else {**answers, "reference": None}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _scan(cell, arguments, reverse, implementation):
+    params, xs, carry, key, lengths, mask, resets = arguments
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    _check_carry(cell, params, first, carry)
+    initial = None
+    if carry is None or resets is not None:
+        initial = cell.initial_carry(params, first, key)
+    carry = initial if carry is None else carry
+    time = jax.tree.leaves(xs)[0].shape[0]
+    order, valid, resets = _steps(time, lengths, mask, resets, reverse)
+    carry, ys = unroll(
+        cell,
+        params,
+        carry,
+        order(xs),
+        valid=order(valid),
+        resets=order(resets),
+        initial=initial,
+        implementation=implementation,
+    )
+    return carry, order(ys)
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    xs: Any,
+    *,
+    valid: Array | None,
+    resets: Array | None,
+    initial: Carry | None,
+    implementation: str | None,
+) -> tuple[Carry, Any]:
+    """`scan` with its options brought down to `valid` and `resets`, in the order of the run.
+
+    For cells that are made of cells; everybody else wants `scan`.
+    """
+    zeros = lambda a: None if a is None else jax.tree.map(jnp.zeros_like, a)
+    initial = None if resets is None else initial
+    xs = select(valid, xs, zeros(xs))
+    if cell.unroll is None and implementation not in (None, "reference"):
+        raise ValueError(
+            f"implementation: {cell} has no {implementation!r}, only 'reference', the scan of its step"
+        )
+    empty = jax.tree.leaves(xs)[0].shape[0] == 0
+    if cell.unroll is None or implementation == "reference" or empty:
+        carry, ys = _reference(cell, params, carry, xs, valid, resets, initial)
+    else:
+        run = functools.partial(cell.unroll, valid=valid, resets=resets, initial=initial)
+        carry, ys = run(params, carry, xs, implementation=implementation)
+    return carry, select(valid, ys, zeros(ys))
+
+
+def _reference(cell, params, carry, xs, valid, resets, initial):
+    """`lax.scan` of `cell.step`: what every implementation must equal."""
+
+    def step(carry, s):
+        x, valid, reset = s
+        carry = restart(reset, initial, carry)
+        new, y = cell.step(params, carry, x)
+        return select(valid, new, carry), y
+
+    return lax.scan(step, carry, (xs, valid, resets))
+
+
+def _steps(time, lengths, mask, resets, reverse):
+    """The order of the run, a function of pytrees (T, *B, ...), its own inverse; `valid`; `resets`.
+
+    `valid` and `resets` are in the order of time.
+    """
+    order = lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0), tree)
+    valid = mask
+    if lengths is not None:
+        t = jnp.arange(time).reshape(-1, *(1,) * lengths.ndim)
+        within = t < lengths
+        source = jnp.where(within, lengths - 1 - t, t)
+        along = lambda a: source.reshape(source.shape + (1,) * (a.ndim - source.ndim))
+        order = lambda tree: jax.tree.map(lambda a: jnp.take_along_axis(a, along(a), 0), tree)
+        valid = within if mask is None else mask & within
+        resets = None if resets is None else resets & within
+    if not reverse:
+        return (lambda tree: tree), valid, resets
+    if resets is not None:  # run backwards, a segment begins where the next one in time began
+        resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    return order, valid, resets
+
+
+def _check_xs(xs):
+    leaves = jax.tree.leaves(xs)
+    check(bool(leaves), "xs", "an array (T, *B, D)", repr(xs))
+    for x in leaves:
+        check(
+            hasattr(x, "ndim") and hasattr(x, "dtype") and x.ndim >= 1,
+            "xs",
+            "arrays with time as their first axis",
+            describe(x),
+        )
+    times = {x.shape[0] for x in leaves}
+    check(len(times) == 1, "xs", "one number of steps", f"{sorted(times)}")
+    return leaves[0].shape
+
+
+def _check_lengths(lengths, shape):
+    if lengths is None:
+        return None
+    values = lengths if hasattr(lengths, "dtype") else np.asarray(lengths)
+    batch = shape[1 : 1 + values.ndim]
+    check(jnp.issubdtype(values.dtype, jnp.integer), "lengths", "integers", describe(values))
+    expected = f"the batch axes of xs, which is {shape} with time first"
+    check(values.shape == batch, "lengths", expected, describe(values))
+    if is_concrete(values) and values.size:
+        low, high = int(np.min(values)), int(np.max(values))
+        check(0 <= low and high <= shape[0], "lengths", f"values in [0, {shape[0]}]", f"{low} to {high}")
+    return jnp.asarray(values)
+
+
+def _check_flags(flags, argument, shape):
+    if flags is None:
+        return None
+    flags = flags if hasattr(flags, "dtype") else np.asarray(flags)
+    check(flags.dtype == bool, argument, "booleans", describe(flags))
+    fits = flags.ndim >= 1 and flags.shape == shape[: flags.ndim]
+    check(fits, argument, f"time and the batch axes of xs, which is {shape}", describe(flags))
+    return jnp.asarray(flags)
+
+
+def _check_carry(cell, params, first, carry):
+    if carry is None:
+        return
+    expected = jax.eval_shape(lambda key: cell.initial_carry(params, first, key), jax.random.key(0))
+    shapes = lambda tree: jax.tree.map(lambda a: tuple(jnp.shape(a)), tree)
+    same = jax.tree.structure(expected) == jax.tree.structure(carry)
+    same = same and jax.tree.leaves(shapes(expected)) == jax.tree.leaves(shapes(carry))
+    check(same, "carry", f"one of {cell} with shapes {shapes(expected)}", f"{shapes(carry)}")
