@@ -219,7 +219,7 @@ def _check_lengths(lengths, shape):
     expected = f"the batch axes of xs, which is {shape} with time first"
     check(values.shape == batch, "lengths", expected, describe(values))
     if is_concrete(values) and values.size:
-        low, high = int(np.min(values)), int(np.max(values))
+        low, high = int(np.asarray(values).min()), int(np.asarray(values).max())
         check(0 <= low and high <= shape[0], "lengths", f"values in [0, {shape[0]}]", f"{low} to {high}")
     return jnp.asarray(values)
 

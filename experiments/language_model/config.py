@@ -1,0 +1,174 @@
+"""What a run is made of: the fields, the presets and the command line."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+def option(default: Any, explanation: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": explanation})
+
+
+@dataclass(frozen=True)
+class Config:
+    # data
+    corpus: str = option("stdlib", "stdlib (the source of this Python's library) or tinyshakespeare")
+    train: str = option("", "a file to train on, instead of a corpus; UTF-8")
+    valid: str = option("", "a file to watch; with --train alone, the next-to-last twentieth of it")
+    test: str = option("", "a file to test on; with --train alone, the last twentieth of it")
+    cache: str = option("", "folder of downloaded corpora; default: the user's cache folder")
+    train_limit: int = option(0, "symbols of training text to use at most; 0: all")
+    held_out_limit: int = option(0, "symbols of each held-out text to use at most; 0: all")
+    level: str = option("char", "char or word")
+    vocabulary: int = option(10_000, "size of a word vocabulary at most")
+    # model
+    cell: str = option("lstm", "lstm, peephole, gru or elman")
+    layers: int = option(1, "recurrent layers")
+    hidden: int = option(512, "units in each layer")
+    embedding: int = option(128, "size of the symbols' embedding")
+    dropout: float = option(0.1, "dropped of what goes into each layer and out of the last")
+    embedding_dropout: bool = option(True, "whether dropout applies to the embedding too")
+    uniform: float = option(0.0, "all params from U(-a, a) with this a; 0: Glorot and orthogonal")
+    # optimization
+    optimizer: str = option("adamw", "adamw or sgd")
+    learning_rate: float = option(3e-3, "of the loss a symbol; for sgd of the sum over a window")
+    schedule: str = option("linear", "linear (to zero over all steps) or epochs (flat, then a decay)")
+    warmup: int = option(50, "steps of linear warm-up, with the linear schedule")
+    flat_epochs: int = option(4, "epochs at full rate, with the epochs schedule")
+    decay: float = option(0.5, "factor of the rate each epoch after these")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay")
+    beta2: float = option(0.99, "AdamW's decay of the mean square")
+    clip: float = option(1.0, "largest norm of the gradient of all params")
+    batch: int = option(32, "streams of text side by side")
+    window: int = option(64, "steps of truncated back-propagation through time")
+    restart: float = option(0.02, "chance of each stream to begin a window from the zero carry")
+    epochs: float = option(1.0, "passes over the training text, unless --steps is given")
+    steps: int = option(0, "windows to train on; 0: by --epochs")
+    seed: int = option(0, "of the initial params and the dropout")
+    devices: int = option(0, "devices to split the batch over; 0: all, a CPU's cores counting")
+    # watching
+    log_every: int = option(20, "steps between lines of metrics.jsonl")
+    watch_every: int = option(0, "steps between evaluations on the valid text; 0: a tenth of all")
+    watch_symbols: int = option(20_000, "of the valid text in those; the last one is over all")
+    checkpoint_seconds: float = option(30.0, "time between checkpoints")
+    ngram_order: int = option(7, "largest order of the n-gram floor; the best on valid is used")
+    sample_length: int = option(400, "symbols of the sample at the end")
+
+
+FREE = {"cache", "checkpoint_seconds", "sample_length"}  # may change between a run and its resumption
+
+# Measured results: README.md beside this file.
+PRESETS: dict[str, Config] = {
+    # A character model that is done in minutes; `python -m experiments.language_model`.
+    "demo": Config(train_limit=2_000_000, held_out_limit=60_000, steps=1000),
+    # Tiny Shakespeare in five minutes; `--preset char-small --corpus tinyshakespeare`.
+    "char-small": Config(steps=2600),
+    # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
+    "char": Config(layers=2, dropout=0.4, steps=6000),
+    # Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
+    # 2 x 200, U(-0.1, 0.1), 20 steps, 13 epochs, rate 1 halved after each epoch past the 4th.
+    "zaremba-small": Config(
+        level="word",
+        layers=2,
+        hidden=200,
+        embedding=200,
+        dropout=0.0,
+        restart=0.0,
+        uniform=0.1,
+        optimizer="sgd",
+        learning_rate=1.0,
+        schedule="epochs",
+        flat_epochs=4,
+        decay=0.5,
+        clip=5.0,
+        batch=20,
+        window=20,
+        epochs=13,
+        ngram_order=4,
+        sample_length=100,
+    ),
+    # The same paper, "medium regularized": 2 x 650, U(-0.05, 0.05), dropout 0.5, 35 steps,
+    # 39 epochs, rate 1 divided by 1.2 after each epoch past the 6th.
+    "zaremba-medium": Config(
+        level="word",
+        layers=2,
+        hidden=650,
+        embedding=650,
+        dropout=0.5,
+        restart=0.0,
+        uniform=0.05,
+        optimizer="sgd",
+        learning_rate=1.0,
+        schedule="epochs",
+        flat_epochs=6,
+        decay=1 / 1.2,
+        clip=5.0,
+        batch=20,
+        window=35,
+        epochs=39,
+        ngram_order=4,
+        sample_length=100,
+    ),
+}
+
+CHOICES = {
+    "corpus": ("stdlib", "tinyshakespeare"),
+    "level": ("char", "word"),
+    "cell": ("lstm", "peephole", "gru", "elman"),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("linear", "epochs"),
+}
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+def parse(arguments: list[str]) -> tuple[Config, str]:
+    """The config and the working folder that a command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.language_model",
+        description="Train a recurrent language model; the same command goes on where it stopped. "
+        "'python -m experiments.language_model sample --help': text from a trained one.",
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="demo", help="fields' values to begin with")
+    parser.add_argument("--workdir", default="", help="folder of the run; default: runs/PRESET-TEXT")
+    for field in dataclasses.fields(Config):
+        kind = _flag if field.type is bool else field.type
+        default = "; default: of the preset" if field.default != "" else ""
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=kind,
+            choices=CHOICES.get(field.name),
+            metavar=None if field.name in CHOICES else kind.__name__.strip("_").upper(),
+            help=field.metadata["help"] + default,
+        )
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    preset, workdir = given.pop("preset"), given.pop("workdir")
+    config = dataclasses.replace(PRESETS[preset], **given)
+    check(config)
+    return config, workdir or f"runs/{preset}-{'own' if config.train else config.corpus}"
+
+
+def check(config: Config) -> None:
+    """Raises ValueError if a field has no sensible value."""
+    at_least = {
+        "vocabulary": 2, "layers": 1, "hidden": 1, "embedding": 1, "batch": 1, "window": 1,
+        "log_every": 1, "ngram_order": 1, "steps": 0, "warmup": 0, "devices": 0, "train_limit": 0,
+        "held_out_limit": 0, "watch_every": 0, "watch_symbols": 2, "sample_length": 0,
+    }  # fmt: skip
+    for name, least in at_least.items():
+        if getattr(config, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(config, name)}")
+    for name in ("dropout", "restart"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"--{name}: expected a number in [0, 1), got {getattr(config, name)}")
+    if (config.valid or config.test) and not config.train:
+        raise ValueError("--valid and --test go with --train")
+    if bool(config.valid) != bool(config.test):
+        raise ValueError("--valid and --test: expected both or neither")
+    if config.steps == 0 and config.epochs <= 0:
+        raise ValueError(f"--epochs: expected more than 0, got {config.epochs}")

@@ -1,0 +1,145 @@
+"""Text as numbers: vocabularies, and contiguous streams of windows for truncated BPTT."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+UNKNOWN = "<unk>"
+END_OF_LINE = "<eos>"
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, split at white space, with `<eos>` at the end of each line.
+
+    As the Penn Treebank's language-modelling files are read (Mikolov et al. 2010).
+    """
+    out: list[str] = []
+    for line in text.splitlines():
+        out += line.split()
+        out.append(END_OF_LINE)
+    return out
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Symbols (characters or words) and their numbers; number 0 is the unknown symbol.
+
+    Attributes:
+      symbols: by number, the first `<unk>`.
+    """
+
+    symbols: tuple[str, ...]
+
+    @classmethod
+    def build(cls, symbols: Iterable[str], size: int | None = None) -> "Vocabulary":
+        """The most frequent symbols of a training text, ties in the order of code points.
+
+        Args:
+          symbols: the training text: a string for characters, a list for words.
+          size: how many to keep at most, `<unk>` included; None for all.
+
+        Returns:
+          The vocabulary.
+
+        Raises:
+          ValueError: if there are no symbols, or `size` is less than 2.
+        """
+        if size is not None and size < 2:
+            raise ValueError(f"size: expected at least 2 (<unk> and a symbol), got {size}")
+        counts = Counter(symbols)
+        counts.pop(UNKNOWN, None)
+        if not counts:
+            raise ValueError("symbols: expected a text, got none")
+        ranked = sorted(counts, key=lambda s: (-counts[s], s))
+        return cls((UNKNOWN, *(ranked if size is None else ranked[: size - 1])))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, symbols: Iterable[str]) -> np.ndarray:
+        """Numbers (N,) int32 of the symbols; those not in the vocabulary become 0."""
+        number = {s: n for n, s in enumerate(self.symbols)}
+        return np.fromiter((number.get(s, 0) for s in symbols), np.int32)
+
+    def decode(self, numbers: Iterable[int]) -> list[str]:
+        """The symbols of numbers."""
+        return [self.symbols[n] for n in numbers]
+
+
+class Window(NamedTuple):
+    inputs: np.ndarray  # (T, B) int32
+    targets: np.ndarray  # (T, B) int32: the inputs one step later
+    fresh: bool  # whether the streams begin here, and with them the carry
+
+
+class Streams:
+    """Windows of `batch` contiguous streams of one text, over and over.
+
+    The text is cut in `batch` equal streams; window k + 1 goes on where window k ended, so
+    that the carry can be handed on. At the end of the streams an epoch is over and they
+    begin again. What does not fill a stream or a window at the end is left out.
+
+    Args:
+      tokens: (N,) integers, the text.
+      batch: B, the number of streams.
+      window: T, steps in a window.
+
+    Raises:
+      ValueError: if the text is too short for one window in each stream.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxlstm.data.text import Streams
+      >>> streams = Streams(np.arange(11), batch=2, window=2)
+      >>> next(streams).inputs.T.tolist(), next(streams).inputs.T.tolist()
+      ([[0, 1], [5, 6]], [[2, 3], [7, 8]])
+      >>> streams.get_state()
+      {'epoch': 1, 'window': 0}
+    """
+
+    def __init__(self, tokens: Sequence[int] | np.ndarray, batch: int, window: int):
+        tokens = np.asarray(tokens, np.int32)
+        length = len(tokens) // batch
+        self.windows = max(0, (length - 1) // window)  # in an epoch
+        if self.windows == 0:
+            raise ValueError(
+                f"a text of {len(tokens):,} symbols is too short for {batch} streams with "
+                f"windows of {window}: at least {batch * (window + 1):,} are needed"
+            )
+        self._streams = tokens[: length * batch].reshape(batch, length)
+        self._window = window
+        self._state = {"epoch": 0, "window": 0}
+
+    def get_state(self) -> dict[str, int]:
+        """The position: the epoch, from 0, and the window to come in it."""
+        return dict(self._state)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position that `get_state` gave.
+
+        Raises:
+          ValueError: if there is no such position.
+        """
+        epoch, window = int(state["epoch"]), int(state["window"])
+        if epoch < 0 or not 0 <= window < self.windows:
+            raise ValueError(
+                f"state: expected a window in [0, {self.windows}) of an epoch, got {state}"
+            )
+        self._state = {"epoch": epoch, "window": window}
+
+    def __iter__(self) -> "Streams":
+        return self
+
+    def __next__(self) -> Window:
+        window = self._state["window"]
+        start = window * self._window
+        span = self._streams[:, start : start + self._window + 1].T
+        over = window + 1 == self.windows
+        self._state = {
+            "epoch": self._state["epoch"] + over,
+            "window": 0 if over else window + 1,
+        }
+        return Window(span[:-1], span[1:], fresh=window == 0)
