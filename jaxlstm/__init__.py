@@ -5,7 +5,12 @@ from jaxlstm.cells.elman import ElmanCarry, ElmanParams, elman, elman_step, init
 from jaxlstm.cells.gru import GRUCarry, GRUParams, gru, gru_step, init_gru
 from jaxlstm.cells.lstm import LSTMCarry, LSTMParams, init_lstm, lstm, lstm_step
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
-from jaxlstm.combine.noise import DropoutCarry, DropoutMasks, variational_dropout
+from jaxlstm.combine.noise import (
+    DropoutCarry,
+    DropoutMasks,
+    variational_dropout,
+    weight_drop,
+)
 from jaxlstm.combine.stack import stack
 from jaxlstm.sequence import explain, scan
 
@@ -40,4 +45,5 @@ __all__ = [
     "scan",
     "stack",
     "variational_dropout",
+    "weight_drop",
 ]

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 Array: TypeAlias = jax.Array
 Params: TypeAlias = Any
 Carry: TypeAlias = Any
+Parts: TypeAlias = tuple[Any, ...]  # what a factory returns: init, initial_carry, step, unroll
+P = ParamSpec("P")
 
 
 class Unroll(Protocol):
@@ -143,7 +145,15 @@ def _call_name(name: str, signature: inspect.Signature, arguments: dict[str, Any
     return f"{name}({', '.join(words)})"
 
 
-def cell(factory: Callable[..., Any]) -> Callable[..., Any]:
+@overload
+def cell(factory: Callable[P, Layer]) -> Callable[P, Layer]: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def cell(factory: Callable[P, Parts]) -> Callable[P, Cell]: ...
+
+
+def cell(factory: Callable[P, Any]) -> Callable[P, Any]:
     """Makes a factory of cells of a function that returns a cell's parts.
 
     The factory remembers: the same arguments give the same `Cell`, so that `jit`,

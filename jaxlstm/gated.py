@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -33,7 +32,7 @@ from jaxlstm.checks import check, check_features, check_shape, describe
 from jaxlstm.kernels import blocked
 from jaxlstm.kernels.recurrence import Inputs, Update, Weights, accumulator, advance, emit, project
 
-BATCH_AXES = Inputs(None, 1, 0, 0, 1, 1)  # of each part's leaves
+BATCH_AXES = (None, 1, 0, 0, 1, 1)  # of the leaves of each part of Inputs
 
 
 def gated_step(update: Update, weights: Weights, carry: Carry, x: Array) -> tuple[Carry, Array]:
@@ -66,7 +65,10 @@ def state_dtypes(params: Params, x: Any) -> tuple[Any, Any]:
 def _check(weights, carry, x, argument):
     check_features(x, weights.w_x.shape[0], argument, "params.w_x")
     check(
-        hasattr(carry, "h"), "carry", "a NamedTuple with a field h, one of this cell", describe(carry)
+        hasattr(carry, "h"),
+        "carry",
+        "a NamedTuple with a field h, one of this cell",
+        describe(carry),
     )
     hidden = weights.w_h.shape[0]
     batch = x.shape[1:-1] if argument == "xs" else x.shape[:-1]
@@ -193,7 +195,9 @@ def _tangent_transpose(cotangents, *leaves, tree, update, implementation, keep):
     _, _, wanted = tree.unflatten(
         [leaf.aval if ad.is_undefined_primal(leaf) else None for leaf in leaves]
     )
-    cotangents = [jnp.zeros(c.aval.shape, c.aval.dtype) if type(c) is ad.Zero else c for c in cotangents]
+    cotangents = [
+        jnp.zeros(c.aval.shape, c.aval.dtype) if type(c) is ad.Zero else c for c in cotangents
+    ]
     g_last, g_ys = jax.tree.unflatten(_out_tree(inputs.carry, keep), cotangents)
     backward = kernels.IMPLEMENTATIONS[implementation].backward
     g = iter(jax.tree.leaves(backward(update, keep, inputs, carries, wanted, g_last, g_ys)))
@@ -204,7 +208,10 @@ def _batch_axes(tree):
     """The batch axis of each leaf of a primitive's arguments; None for the weights'."""
     trees = tree.unflatten(range(tree.num_leaves))
     spread = lambda axes, part: jax.tree.map(lambda _: -1 if axes is None else axes, part)
-    axes = [Inputs(*map(spread, BATCH_AXES, part)) if isinstance(part, Inputs) else spread(1, part) for part in trees]
+    axes = [
+        Inputs(*map(spread, BATCH_AXES, part)) if isinstance(part, Inputs) else spread(1, part)
+        for part in trees
+    ]
     return [None if axis == -1 else axis for axis in jax.tree.leaves(axes)]
 
 
@@ -221,7 +228,7 @@ def _batch(primitive, run, args, dims, *, tree, **static):
         if dim is not None:
             a = jnp.moveaxis(a, dim, axis)
         else:
-            a = jnp.broadcast_to(jnp.expand_dims(a, axis), a.shape[:axis] + (size,) + a.shape[axis:])
+            a = jnp.broadcast_to(jnp.expand_dims(a, axis), (*a.shape[:axis], size, *a.shape[axis:]))
         return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
 
     outs = primitive.bind(*map(fold, args, dims, axes), tree=tree, **static)

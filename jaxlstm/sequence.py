@@ -149,9 +149,7 @@ def unroll(
     initial = None if resets is None else initial
     xs = select(valid, xs, zeros(xs))
     if cell.unroll is None and implementation not in (None, "reference"):
-        raise ValueError(
-            f"implementation: {cell} has no {implementation!r}, only 'reference', the scan of its step"
-        )
+        raise ValueError(f"implementation: {cell} has no {implementation!r}, only 'reference'")
     empty = jax.tree.leaves(xs)[0].shape[0] == 0
     if cell.unroll is None or implementation == "reference" or empty:
         carry, ys = _reference(cell, params, carry, xs, valid, resets, initial)
@@ -220,7 +218,12 @@ def _check_lengths(lengths, shape):
     check(values.shape == batch, "lengths", expected, describe(values))
     if is_concrete(values) and values.size:
         low, high = int(np.asarray(values).min()), int(np.asarray(values).max())
-        check(0 <= low and high <= shape[0], "lengths", f"values in [0, {shape[0]}]", f"{low} to {high}")
+        check(
+            low >= 0 and high <= shape[0],
+            "lengths",
+            f"values in [0, {shape[0]}]",
+            f"{low} to {high}",
+        )
     return jnp.asarray(values)
 
 

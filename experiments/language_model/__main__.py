@@ -1,11 +1,9 @@
 """`python -m experiments.language_model [sample]`."""
 
-import os
 import sys
 from pathlib import Path
 
-import jax
-
+from experiments import platform
 from jaxlstm.data.text import Streams
 
 
@@ -16,8 +14,7 @@ def main(arguments: list[str]) -> None:
         sample.main(arguments[1:])
         return
     settings, folder = config.parse(arguments)
-    # Before the first use of a device. On a GPU or TPU it changes nothing.
-    jax.config.update("jax_num_cpu_devices", settings.devices or os.cpu_count() or 1)
+    platform.prepare_cpu(settings.devices or 1)
     data = corpus.load(settings)
     print("\n".join(data.report), flush=True)
     place = Path(folder)

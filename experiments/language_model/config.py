@@ -13,7 +13,9 @@ def option(default: Any, explanation: str) -> Any:
 @dataclass(frozen=True)
 class Config:
     # data
-    corpus: str = option("stdlib", "stdlib (the source of this Python's library) or tinyshakespeare")
+    corpus: str = option(
+        "stdlib", "stdlib (the source of this Python's library) or tinyshakespeare"
+    )
     train: str = option("", "a file to train on, instead of a corpus; UTF-8")
     valid: str = option("", "a file to watch; with --train alone, the next-to-last twentieth of it")
     test: str = option("", "a file to test on; with --train alone, the last twentieth of it")
@@ -29,11 +31,14 @@ class Config:
     embedding: int = option(128, "size of the symbols' embedding")
     dropout: float = option(0.1, "dropped of what goes into each layer and out of the last")
     embedding_dropout: bool = option(True, "whether dropout applies to the embedding too")
+    weight_drop: float = option(0.0, "dropped of each layer's recurrent weights, anew each window")
     uniform: float = option(0.0, "all params from U(-a, a) with this a; 0: Glorot and orthogonal")
     # optimization
     optimizer: str = option("adamw", "adamw or sgd")
     learning_rate: float = option(3e-3, "of the loss a symbol; for sgd of the sum over a window")
-    schedule: str = option("linear", "linear (to zero over all steps) or epochs (flat, then a decay)")
+    schedule: str = option(
+        "linear", "linear (to zero over all steps) or epochs (flat, then a decay)"
+    )
     warmup: int = option(50, "steps of linear warm-up, with the linear schedule")
     flat_epochs: int = option(4, "epochs at full rate, with the epochs schedule")
     decay: float = option(0.5, "factor of the rate each epoch after these")
@@ -46,7 +51,10 @@ class Config:
     epochs: float = option(1.0, "passes over the training text, unless --steps is given")
     steps: int = option(0, "windows to train on; 0: by --epochs")
     seed: int = option(0, "of the initial params and the dropout")
-    devices: int = option(0, "devices to split the batch over; 0: all, a CPU's cores counting")
+    devices: int = option(
+        0,
+        "devices to split the batch over; 0: all, a CPU counting as one",
+    )
     # watching
     log_every: int = option(20, "steps between lines of metrics.jsonl")
     watch_every: int = option(0, "steps between evaluations on the valid text; 0: a tenth of all")
@@ -56,16 +64,20 @@ class Config:
     sample_length: int = option(400, "symbols of the sample at the end")
 
 
-FREE = {"cache", "checkpoint_seconds", "sample_length"}  # may change between a run and its resumption
+FREE = {
+    "cache",
+    "checkpoint_seconds",
+    "sample_length",
+}  # may change between a run and its resumption
 
 # Measured results: README.md beside this file.
 PRESETS: dict[str, Config] = {
     # A character model that is done in minutes; `python -m experiments.language_model`.
     "demo": Config(train_limit=2_000_000, held_out_limit=60_000, steps=1000),
     # Tiny Shakespeare in five minutes; `--preset char-small --corpus tinyshakespeare`.
-    "char-small": Config(steps=2600),
+    "char-small": Config(steps=2900),
     # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
-    "char": Config(layers=2, dropout=0.4, steps=6000),
+    "char": Config(layers=2, dropout=0.4, weight_drop=0.2, steps=10_000),
     # Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
     # 2 x 200, U(-0.1, 0.1), 20 steps, 13 epochs, rate 1 halved after each epoch past the 4th.
     "zaremba-small": Config(
@@ -121,7 +133,11 @@ CHOICES = {
 }
 
 
-def _flag(text: str) -> bool:
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _truth(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
     return text.lower() == "true"
@@ -134,19 +150,31 @@ def parse(arguments: list[str]) -> tuple[Config, str]:
         description="Train a recurrent language model; the same command goes on where it stopped. "
         "'python -m experiments.language_model sample --help': text from a trained one.",
     )
-    parser.add_argument("--preset", choices=PRESETS, default="demo", help="fields' values to begin with")
-    parser.add_argument("--workdir", default="", help="folder of the run; default: runs/PRESET-TEXT")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="demo", help="fields' values to begin with"
+    )
+    parser.add_argument(
+        "--workdir", default="", help="folder of the run; default: runs/PRESET-TEXT"
+    )
     for field in dataclasses.fields(Config):
-        kind = _flag if field.type is bool else field.type
+        kind = _truth if field.type is bool else field.type
         default = "; default: of the preset" if field.default != "" else ""
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
+            flag(field.name),
             type=kind,
             choices=CHOICES.get(field.name),
-            metavar=None if field.name in CHOICES else kind.__name__.strip("_").upper(),
+            metavar=None
+            if field.name in CHOICES
+            else "TRUTH"
+            if field.type is bool
+            else kind.__name__.upper(),
             help=field.metadata["help"] + default,
         )
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    given = {
+        name: value
+        for name, value in vars(parser.parse_args(arguments)).items()
+        if value is not None
+    }
     preset, workdir = given.pop("preset"), given.pop("workdir")
     config = dataclasses.replace(PRESETS[preset], **given)
     check(config)
@@ -162,10 +190,14 @@ def check(config: Config) -> None:
     }  # fmt: skip
     for name, least in at_least.items():
         if getattr(config, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(config, name)}")
-    for name in ("dropout", "restart"):
+            raise ValueError(
+                f"{flag(name)}: expected at least {least}, got {getattr(config, name)}"
+            )
+    for name in ("dropout", "weight_drop", "restart"):
         if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"--{name}: expected a number in [0, 1), got {getattr(config, name)}")
+            raise ValueError(
+                f"{flag(name)}: expected a number in [0, 1), got {getattr(config, name)}"
+            )
     if (config.valid or config.test) and not config.train:
         raise ValueError("--valid and --test go with --train")
     if bool(config.valid) != bool(config.test):

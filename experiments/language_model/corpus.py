@@ -18,8 +18,10 @@ TINY_SHAKESPEARE = {
     "fname": "tinyshakespeare.txt",
 }
 # Tests and tables are no prose of programmers; what is installed on top is not everywhere.
-LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data",
-            "__pycache__", "ensurepip", "lib-dynload"}  # fmt: skip
+LEFT_OUT = {
+    "test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data",
+    "__pycache__", "ensurepip", "lib-dynload",
+}  # fmt: skip
 
 
 class Texts(NamedTuple):
@@ -65,7 +67,9 @@ def load(config: Config) -> Data:
     ]
     for name, tokens in zip(("train", "valid", "test"), encoded, strict=True):
         if unknown := int((tokens == 0).sum()):
-            report.append(f"{name}: {unknown:,} {unit} ({unknown / len(tokens):.2%}) count as <unk>")
+            report.append(
+                f"{name}: {unknown:,} {unit} ({unknown / len(tokens):.2%}) count as <unk>"
+            )
     return Data(*encoded, vocabulary, digest.hexdigest(), report)
 
 
@@ -82,7 +86,9 @@ def read(config: Config) -> Texts:
     if config.corpus == "tinyshakespeare":
         text = read_file(fetch(TINY_SHAKESPEARE, config.cache), "tinyshakespeare")
         split = len(text) * 9 // 10
-        how = "tiny Shakespeare: first 90 % train, last 10 % test, and valid the same: nothing is chosen by it"
+        how = (
+            "tiny Shakespeare: first 90 % train, last 10 % test and valid (nothing is chosen by it)"
+        )
         return Texts(text[:split], text[split:], text[split:], how)
     return standard_library()
 
@@ -134,5 +140,6 @@ def standard_library() -> Texts:
         parts[{0: "valid", 10: "test"}.get(number % 20, "train")].append(text)
     if not all(parts.values()):
         raise ValueError(f"no source files of the standard library under {root}: use --train")
-    how = f"source of Python {sysconfig.get_python_version()}'s standard library, {len(names)} files, whole files held out"
+    version = sysconfig.get_python_version()
+    how = f"Python {version}'s standard library, {len(names)} files, every tenth held out"
     return Texts(*("\n".join(parts[p]) for p in ("train", "valid", "test")), how)

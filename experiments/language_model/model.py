@@ -67,12 +67,13 @@ def logits(
       tokens: (T, B) integers.
       key: for dropout; None for none.
     """
-    rate = config.dropout if key is not None else 0.0
-    keys = jax.random.split(key, config.layers + 1) if rate else None
+    rate, weight_rate = (config.dropout, config.weight_drop) if key is not None else (0.0, 0.0)
+    keys = jax.random.split(key, 2 * config.layers + 1) if key is not None else None
     dropped = lambda n, h: dropout(keys[n], rate, h) if rate else h
     h = params.embedding[tokens]
     carries = []
     for n, (c, p) in enumerate(zip(cells(config), params.layers, strict=True)):
+        p = jl.weight_drop(p, keys[-1 - n], weight_rate) if weight_rate else p
         h = h if n == 0 and not config.embedding_dropout else dropped(n, h)
         after, h = jl.scan(c, p, h, carry[n])
         carries.append(after)
@@ -87,7 +88,12 @@ def dropout(key: Array, rate: float, h: Array) -> Array:
 
 
 def losses(
-    config: Config, params: ModelParams, carry: Any, tokens: Array, targets: Array, key: Array | None
+    config: Config,
+    params: ModelParams,
+    carry: Any,
+    tokens: Array,
+    targets: Array,
+    key: Array | None,
 ) -> tuple[Any, Array]:
     """The carry, and nats (T, B) for each target."""
     carry, scores = logits(config, params, carry, tokens, key)

@@ -12,9 +12,7 @@ form Chen and Goodman 1998, section 2.5.
 import numpy as np
 
 
-def cross_entropies(
-    train: np.ndarray, test: np.ndarray, symbols: int, order: int
-) -> list[float]:
+def cross_entropies(train: np.ndarray, test: np.ndarray, symbols: int, order: int) -> list[float]:
     """Nats a symbol of `test` under the models of order 1 to `order` counted on `train`.
 
     The test text is one stream: its first symbols have the histories there are.

@@ -28,14 +28,16 @@ def table(config: Config, result: dict[str, Any]) -> str:
         [
             f"test   {result['test'][unit]:8.3f} {name}, {result['test']['nats']:.4f} nats",
             f"valid  {result['valid'][unit]:8.3f} {name}{same}",
-            f"floor  {result['floor'][unit]:8.3f} {name}, {result['floor']['model']} on the same test text",
+            f"floor  {result['floor'][unit]:8.3f} {name}, {result['floor']['model']} on it",
             f"{result['steps']:,} steps in {result['seconds']:,.0f} s, "
             f"{result['tokens_per_second']:,} symbols a second, {result['params']:,} params",
         ]
     )
 
 
-def learning_curve(path: Path, lines: list[dict[str, Any]], result: dict[str, Any], config: Config) -> None:
+def learning_curve(
+    path: Path, lines: list[dict[str, Any]], result: dict[str, Any], config: Config
+) -> None:
     """Training and validation loss against steps, with the floor, as a PNG."""
     import matplotlib
 
@@ -46,8 +48,12 @@ def learning_curve(path: Path, lines: list[dict[str, Any]], result: dict[str, An
     axes.plot([x["step"] for x in lines], [x["train_nats"] for x in lines], lw=1, label="training")
     watched = [x for x in lines if "valid_nats" in x]
     steps = [x["step"] for x in watched] + [result["steps"]]
-    axes.plot(steps, [x["valid_nats"] for x in watched] + [result["valid"]["nats"]], "o-", label="valid")
-    axes.axhline(result["floor"]["nats"], ls="--", color="gray", label=f"floor: {result['floor']['model']}")
+    axes.plot(
+        steps, [x["valid_nats"] for x in watched] + [result["valid"]["nats"]], "o-", label="valid"
+    )
+    axes.axhline(
+        result["floor"]["nats"], ls="--", color="gray", label=f"floor: {result['floor']['model']}"
+    )
     axes.set(xlabel="step", ylabel="nats a " + {"char": "character", "word": "word"}[config.level])
     axes.set_ylim(top=min(axes.get_ylim()[1], 1.6 * result["floor"]["nats"]))
     axes.legend()

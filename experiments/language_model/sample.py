@@ -90,11 +90,17 @@ def main(arguments: list[str]) -> None:
         ("top-p", 0 < given.top_p <= 1),
     ):
         if not good:
-            raise ValueError(f"--{name}: no sensible value: {getattr(given, name.replace('-', '_'))}")
+            raise ValueError(
+                f"--{name}: no sensible value: {getattr(given, name.replace('-', '_'))}"
+            )
     folder = Path(given.workdir)
     config, vocabulary = workdir.load(folder)
     params, warnings = newest_params(config, vocabulary, folder / "checkpoints")
-    unknown = int((vocabulary.encode(words(given.prompt) if config.level == "word" else given.prompt) == 0).sum())
+    unknown = int(
+        (
+            vocabulary.encode(words(given.prompt) if config.level == "word" else given.prompt) == 0
+        ).sum()
+    )
     for line in warnings + ([f"{unknown} symbols of the prompt count as <unk>"] if unknown else []):
         print(f"note: {line}", flush=True)
     print(given.prompt, end="", flush=True)
@@ -118,4 +124,6 @@ def newest_params(
             return checkpoint.restore(folder, step, like)[0].params, warnings
         except checkpoint.CheckpointError as error:
             warnings.append(str(error))
-    raise ValueError(f"--workdir: no sound checkpoint in {folder}" + "".join(f"; {w}" for w in warnings))
+    raise ValueError(
+        f"--workdir: no sound checkpoint in {folder}" + "".join(f"; {w}" for w in warnings)
+    )

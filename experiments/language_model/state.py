@@ -17,26 +17,28 @@ class State(NamedTuple):
     key: jax.Array  # raw data of the key that every step's dropout is drawn from
 
 
-def optimizer(config: Config, steps: int, per_epoch: int) -> optax.GradientTransformation:
+def rate(config: Config, steps: int, per_epoch: int) -> optax.Schedule:
+    """The learning rate at each step."""
     if config.schedule == "linear":
         warmup = min(config.warmup, steps // 2)
-        rate = optax.join_schedules(
-            [
-                optax.linear_schedule(0.0, config.learning_rate, warmup),
-                optax.linear_schedule(config.learning_rate, 0.0, steps - warmup),
-            ],
-            [warmup],
-        )
-    else:
+        rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
+        fall = optax.linear_schedule(config.learning_rate, 0.0, steps - warmup)
+        return optax.join_schedules([rise, fall], [warmup])
 
-        def rate(step):
-            past = jnp.maximum(0, step // per_epoch + 1 - config.flat_epochs)
-            return config.learning_rate * config.decay**past
+    def by_epochs(step):
+        past = jnp.maximum(0, step // per_epoch + 1 - config.flat_epochs)
+        return config.learning_rate * config.decay**past
 
+    return by_epochs
+
+
+def optimizer(config: Config, steps: int, per_epoch: int) -> optax.GradientTransformation:
+    """Clipping by the norm of the whole gradient, then AdamW or plain gradient descent."""
+    schedule = rate(config, steps, per_epoch)
     if config.optimizer == "sgd":
-        rule = optax.sgd(rate)
+        rule = optax.sgd(schedule)
     else:
-        rule = optax.adamw(rate, b2=config.beta2, weight_decay=config.weight_decay)
+        rule = optax.adamw(schedule, b2=config.beta2, weight_decay=config.weight_decay)
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 

@@ -113,7 +113,8 @@ def train(config: Config, data: Data, streams: Streams, folder: Path) -> dict[st
     state = State(*map(jax.device_put, state, shardings))
     size = sum(a.size for a in jax.tree.leaves(state.params))
     print(f"model: {model.cells(config)[0]} x {config.layers}, {size:,} params", flush=True)
-    print(f"devices: {len(devices)} x {devices[0].device_kind}, {config.batch // len(devices)} streams on each", flush=True)
+    each = config.batch // len(devices)
+    print(f"devices: {len(devices)} x {devices[0].device_kind}, {each} streams on each", flush=True)
 
     def save():
         extra = {"step": step, "seconds": seconds, "streams": streams.get_state()}
@@ -122,7 +123,13 @@ def train(config: Config, data: Data, streams: Streams, folder: Path) -> dict[st
     symbols = config.batch * config.window
     pending: list[jax.Array] = []
     began = saved = time.perf_counter()
-    with tqdm(total=steps * symbols, initial=step * symbols, unit=" symbols", unit_scale=True, mininterval=1) as bar:
+    with tqdm(
+        total=steps * symbols,
+        initial=step * symbols,
+        unit=" symbols",
+        unit_scale=True,
+        mininterval=1,
+    ) as bar:
         while step < steps:
             tokens, targets, fresh = next(streams)
             state, value = step_function(state, step, tokens, targets, fresh)
@@ -139,12 +146,19 @@ def train(config: Config, data: Data, streams: Streams, folder: Path) -> dict[st
             now = time.perf_counter()
             seconds, began = seconds + now - began, now
             bar.set_postfix_str(f"{nats:.3f} nats")
-            line = {"step": step, "epoch": streams.get_state()["epoch"], "train_nats": nats, "seconds": seconds}
+            line = {
+                "step": step,
+                "epoch": streams.get_state()["epoch"],
+                "train_nats": nats,
+                "seconds": seconds,
+            }
             if not math.isfinite(nats):
                 raise FloatingPointError(f"the loss became {nats} at step {step}")
             if at_watch:
                 line["valid_nats"] = evaluate(state.params, data.valid[: config.watch_symbols])
-                bar.write(f"step {step:,}: {nats:.3f} nats in training, {line['valid_nats']:.3f} on valid")
+                bar.write(
+                    f"step {step:,}: {nats:.3f} nats in training, {line['valid_nats']:.3f} on valid"
+                )
                 began = time.perf_counter()  # the clock is that of training alone
             metrics.add(line)
             if now - saved > config.checkpoint_seconds and step < steps:
@@ -171,7 +185,10 @@ def finish(config, data, folder, params, metrics, evaluate, step, seconds, symbo
     result = {
         "test": summary(config, test),
         "valid": summary(config, valid),
-        "floor": {"model": f"Witten-Bell {order + 1}-gram", **summary(config, floors["test"][order])},
+        "floor": {
+            "model": f"Witten-Bell {order + 1}-gram",
+            **summary(config, floors["test"][order]),
+        },
         "seconds": round(seconds, 1),
         "tokens_per_second": round(step * symbols / seconds) if seconds else 0,
         "steps": step,
@@ -180,7 +197,9 @@ def finish(config, data, folder, params, metrics, evaluate, step, seconds, symbo
     }
     write_json(folder / "metrics.json", result)
     learning_curve(folder / "learning_curve.png", metrics.lines(), result, config)
-    text = "".join(sample(config, data.vocabulary, params, "\n", config.sample_length, seed=config.seed))
+    text = "".join(
+        sample(config, data.vocabulary, params, "\n", config.sample_length, seed=config.seed)
+    )
     (folder / "sample.txt").write_text(text, encoding="utf-8")
     return result
 
@@ -205,4 +224,3 @@ def describe(config: Config, data: Data) -> dict[str, Any]:
         "platform": devices[0].platform,
         "text": data.fingerprint,
     }
-

@@ -54,7 +54,9 @@ def load(folder: Path) -> tuple[Config, Vocabulary]:
       ValueError: if the folder holds no run.
     """
     try:
-        config = Config(**json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"])
+        config = Config(
+            **json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+        )
         symbols = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--workdir: {folder} holds no run ({error})") from error

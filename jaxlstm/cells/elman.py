@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlstm.base import Array, cell
+from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
 from jaxlstm.initializers import gate_weights
@@ -97,7 +97,7 @@ def _split(params: ElmanParams) -> Weights:
 
 
 @cell
-def elman(hidden: int, *, activation: str = "tanh"):
+def elman(hidden: int, *, activation: str = "tanh") -> Parts:
     """A plain recurrent network: `elman_step` as a `Cell`.
 
     Args:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxlstm.base import Array, cell
+from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
 from jaxlstm.gates import activate, gates, sigmoid
@@ -96,7 +96,7 @@ _unroll = GatedUnroll(gru_update, _split)
 
 
 @cell
-def gru(hidden: int):
+def gru(hidden: int) -> Parts:
     """A gated recurrent unit: `gru_step` as a `Cell`.
 
     Args:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxlstm.base import Array, cell
+from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
 from jaxlstm.gates import activate, gates, sigmoid, tanh
@@ -124,7 +124,7 @@ _unroll = GatedUnroll(lstm_update, _split)
 
 
 @cell
-def lstm(hidden: int, *, peephole: bool = False):
+def lstm(hidden: int, *, peephole: bool = False) -> Parts:
     """A long short-term memory: `lstm_step` as a `Cell`.
 
     Args:

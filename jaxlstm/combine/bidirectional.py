@@ -21,7 +21,7 @@ class BidirectionalCarry(NamedTuple):
 
 
 @cell
-def bidirectional(forward: Cell, backward: Cell):
+def bidirectional(forward: Cell, backward: Cell) -> Layer:
     """Two cells over the same sequence, the second from its end, their outputs side by side.
 
     Each sequence of a ragged batch is reversed within its own length.

@@ -1,11 +1,10 @@
 """Noise for training: wrappers of cells with the params of the bare cell."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from jaxlstm.base import Array, Carry, Cell, Persistent, cell
+from jaxlstm.base import Array, Carry, Cell, Params, Persistent, cell
 from jaxlstm.checks import check
 
 
@@ -46,7 +45,7 @@ class DropoutUnroll(NamedTuple):
 @cell
 def variational_dropout(
     bare: Cell, rate: float, *, recurrent: float = 0.0, outputs: float = 0.0
-) -> Any:
+) -> Cell:
     """A cell with dropout whose masks are drawn once a sequence.
 
         carry_t, y_t = step(params, carry_{t-1} with h ⊙ m_h, x_t ⊙ m_x);   y_t ⊙ m_y
@@ -107,6 +106,50 @@ def variational_dropout(
 
     fast = bare.unroll is not None and not recurrent
     return Cell(bare.init, initial_carry, step, DropoutUnroll(bare) if fast else None)
+
+
+def weight_drop(params: Params, key: Array, rate: float) -> Params:
+    """Drops recurrent weights (DropConnect): params for one training step, of a cell's params.
+
+        w_h ⊙ m / (1 - rate),   m ~ Bernoulli(1 - rate)
+
+    Done before `scan`, so that one mask serves a whole sequence and every fast implementation
+    stays. Gradients flow to the params given. To evaluate, use the params as they are. (Merity
+    et al. drop the recurrent weights of all gates, as here; PyTorch has no such thing.)
+
+    Args:
+      params: of any cell or layer; all arrays in fields named `w_h` are dropped.
+      key: a PRNG key.
+      rate: how much to drop, in [0, 1).
+
+    Returns:
+      The params with some recurrent weights zero and the others scaled.
+
+    Raises:
+      ValueError: if the rate is outside of [0, 1), or no field is named `w_h`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxlstm as jl
+      >>> cell, xs = jl.lstm(8), jnp.ones((5, 2, 3))
+      >>> params = cell.init(jax.random.key(0), xs[0])
+      >>> dropped = jl.weight_drop(params, jax.random.key(1), 0.5)
+      >>> carry, ys = jl.scan(cell, dropped, xs)
+
+    References:
+      Wan et al. 2013, Regularization of neural networks using DropConnect; Merity, Keskar and
+      Socher 2018, arXiv:1708.02182, section 2.
+    """
+    check(0 <= rate < 1, "rate", "a number in [0, 1)", repr(rate))
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    recurrent = [getattr(path[-1], "name", None) == "w_h" for path, _ in leaves]
+    check(any(recurrent), "params", "a field w_h", jax.tree_util.tree_structure(params))
+    keys = jax.random.split(key, len(leaves))
+    out = (
+        _times(a, _draw(k, a, rate)) if drop else a
+        for drop, k, (_, a) in zip(recurrent, keys, leaves, strict=True)
+    )
+    return jax.tree.unflatten(tree, list(out))
 
 
 def _draw(key, like, rate):

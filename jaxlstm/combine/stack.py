@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxlstm import sequence
-from jaxlstm.base import Array, Cell, Layer, cell
+from jaxlstm.base import Cell, Layer, cell
 from jaxlstm.checks import check
 
 
@@ -41,7 +41,7 @@ class StackUnroll(NamedTuple):
 
 
 @cell
-def stack(*layers: Cell | Layer):
+def stack(*layers: Cell | Layer) -> Any:
     """Layers one upon another, the outputs of each the inputs of the next.
 
     Args:
@@ -121,7 +121,7 @@ def _stack_of_cells(cells):
 
 
 def _stack_with_layers(layers):
-    def apply(params, xs, *, key: Array | None = None, **options: Any):
+    def apply(params, xs, *, key=None, **options):
         carries = []
         for layer, p, k in zip(layers, params, _keys(key, layers), strict=True):
             if isinstance(layer, Layer):

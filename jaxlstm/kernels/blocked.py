@@ -153,7 +153,9 @@ def backward(
     w_x, w_h = (w.reshape(w.shape[0], -1) for w in (weights.w_x, weights.w_h))
     w_back = lax.optimization_barrier(w_h.T)  # laid out once, not read backwards at each step
     has_theta = bool(jax.tree.leaves(wanted.weights.theta))
-    gates_of = lambda valid, theta: lambda *a: advance(update, theta, *a, valid)
+
+    def gates_of(valid, theta):
+        return lambda carry, z, u: advance(update, theta, carry, z, u, valid)
 
     def block(s, start, t):
         g, sums = s

@@ -1,6 +1,6 @@
 """The mathematics of one gated recurrence, shared by its implementations.
 
-    z_t = x_t W + b,   u_t = h_{t-1} U,   carry_t = update(theta, carry_{t-1}, z_t, u_t)
+z_t = x_t W + b,   u_t = h_{t-1} U,   carry_t = update(theta, carry_{t-1}, z_t, u_t)
 """
 
 from collections.abc import Callable

@@ -25,7 +25,9 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be used, and why."""
 
 
-def save(folder: str | os.PathLike, step: int, state: Any, extra: dict[str, Any], keep: int = 2) -> None:
+def save(
+    folder: str | os.PathLike, step: int, state: Any, extra: dict[str, Any], keep: int = 2
+) -> None:
     """Writes a checkpoint, durably, and then deletes all but the newest `keep`.
 
     Args:
@@ -66,7 +68,11 @@ def save(folder: str | os.PathLike, step: int, state: Any, extra: dict[str, Any]
 def steps(folder: str | os.PathLike) -> list[int]:
     """The steps of the finished checkpoints in a folder, oldest first."""
     folder = Path(folder)
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal()) if folder.exists() else []
+    return (
+        sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
+        if folder.exists()
+        else []
+    )
 
 
 def restore(folder: str | os.PathLike, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
@@ -90,7 +96,9 @@ def restore(folder: str | os.PathLike, step: int, like: Any) -> tuple[Any, dict[
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {place}: no sound manifest ({error})") from error
     if manifest.get("format") != FORMAT:
-        raise CheckpointError(f"checkpoint {place}: format {manifest.get('format')!r}, not {FORMAT}")
+        raise CheckpointError(
+            f"checkpoint {place}: format {manifest.get('format')!r}, not {FORMAT}"
+        )
     wanted = _named(like)
     for name in sorted(set(wanted) ^ set(listed)):
         where = "is missing" if name in wanted else "is not expected"
@@ -113,7 +121,9 @@ def restore(folder: str | os.PathLike, step: int, like: Any) -> tuple[Any, dict[
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted]), extra
 
 
-def restore_latest(folder: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any], list[str]] | None:
+def restore_latest(
+    folder: str | os.PathLike, like: Any
+) -> tuple[Any, dict[str, Any], list[str]] | None:
     """Reads the newest sound checkpoint; damaged ones are set aside, as `STEP.damaged`.
 
     Args:

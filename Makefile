@@ -1,0 +1,36 @@
+# Each target sets itself up: a virtual environment of its own, from constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/demo
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    train a language model on this Python's own library, and sample from it"
+	@echo "make test    format, lint, types and all tests"
+	@echo "make bench   this library's sequence beside Flax's"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}; say: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[experiments,tests]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m experiments.language_model --workdir $(WORKDIR)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m experiments.benchmarks.scan
+
+clean:
+	rm -rf $(VENV) build *.egg-info

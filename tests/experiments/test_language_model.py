@@ -1,0 +1,168 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+TEXT = "".join(f"def f{n % 7}(x):\n    return x + {n % 11}  # é\n" for n in range(400))
+SMALL = [
+    "--hidden=12", "--embedding=6", "--batch=4", "--window=16", "--steps=60", "--log-every=5",
+    "--watch-every=20", "--sample-length=20", "--checkpoint-seconds=0",
+]  # fmt: skip
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "experiments.language_model", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.py"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    done = run("--train", text, "--workdir", folder, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_run_ends_with_its_numbers_beside_the_floor(finished):
+    folder, shown = finished
+    result = json.loads((folder / "metrics.json").read_text())
+    assert result["steps"] == 60
+    assert result["seconds"] > 0
+    assert result["tokens_per_second"] > 0
+    for part in ("test", "valid", "floor"):
+        nats, bits = result[part]["nats"], result[part]["bits_per_character"]
+        assert bits == pytest.approx(nats / np.log(2))
+    assert 0 < result["test"]["nats"] < np.log(40)
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len((folder / "sample.txt").read_text(encoding="utf-8")) == 20
+    assert "Witten-Bell" in shown
+    assert "first 90 % train" in shown
+    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == list(range(5, 61, 5))
+    assert [x["step"] for x in lines if "valid_nats" in x] == [20, 40]
+    assert lines[-1]["train_nats"] < lines[0]["train_nats"]
+
+
+def arrays(folder):
+    (newest,) = [p for p in (folder / "checkpoints").iterdir() if p.name == "60"]
+    return json.loads((newest / "manifest.json").read_text())["arrays"]
+
+
+def without_times(folder):
+    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "metrics.json").read_text())
+    timed = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in x.items() if k not in timed} for x in [*lines, result]]
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kill):
+    whole, _ = finished
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "experiments.language_model", "--train", str(text)]
+    command += ["--workdir", str(folder), *SMALL]
+    with open(os.devnull, "w") as nothing:
+        process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        lines = folder / "metrics.jsonl"
+        if lines.exists() and lines.read_text().count("\n") >= 4:
+            break
+        time.sleep(0.01)
+    process.send_signal(kill)
+    assert process.wait(60) != 0
+    again = run("--train", text, "--workdir", folder, *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stdout
+    assert arrays(folder) == arrays(whole)  # shapes, dtypes and SHA-256 of every array
+    assert without_times(folder) == without_times(whole)
+
+
+def test_a_folder_of_another_configuration_is_refused(finished, text):
+    folder, _ = finished
+    done = run("--train", text, "--workdir", folder, *SMALL, "--hidden=13", "--seed=4")
+    assert done.returncode == 1
+    assert "belongs to another configuration" in done.stderr
+    assert "hidden: 12 there, 13 here" in done.stderr
+    assert "seed: 0 there, 4 here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_samples_follow_the_prompt_and_the_seed(finished):
+    folder, _ = finished
+    ask = ["sample", "--workdir", folder, "--prompt", "def ", "--length", 30, "--seed", 3]
+    first, second = run(*ask), run(*ask)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("def ")
+    assert len(first.stdout) == 4 + 30 + 1
+    greedy = run(*ask, "--temperature", 0)
+    assert greedy.stdout == run(*ask, "--top-k", 1).stdout
+
+
+def test_words_and_peepholes_and_two_devices(text, tmp_path):
+    done = run(
+        "--train", text, "--workdir", tmp_path / "w", *SMALL, "--level=word", "--cell=peephole",
+        "--layers=2", "--optimizer=sgd", "--schedule=epochs", "--learning-rate=0.5",
+        "--devices=2", "--window=5", "--weight-drop=0.2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 streams on each" in done.stdout
+    result = json.loads((tmp_path / "w" / "metrics.json").read_text())
+    assert result["test"]["perplexity"] == pytest.approx(np.exp(result["test"]["nats"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "complaint"),
+    [
+        (b"", [], "is empty"),
+        (None, [], "can't read"),
+        (b"abc \xff\xfe abc", [], "is not UTF-8: byte 4 is 0xff"),
+        (b"a few words", ["--batch=64"], "too short for 64 streams"),
+        (b"x" * 5000, ["--level=char", "--dropout=1.5"], "--dropout: expected a number in [0, 1)"),
+        (
+            b"x" * 5000,
+            ["--devices=3", "--batch=4", "--cell=gru", "--steps=0", "--epochs=0"],
+            "--epochs",
+        ),
+        (b"x" * 5000, ["--valid=y.txt"], "both or neither"),
+    ],
+)
+def test_bad_input_is_answered_in_words(tmp_path, content, arguments, complaint):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    done = run("--train", path, "--workdir", tmp_path / "run", *arguments)
+    assert done.returncode == 1
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_unseen_characters_count_as_unknown(text, tmp_path):
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("def π(x):\n" * 10, encoding="utf-8")
+    done = run(
+        "--train", text, "--valid", held_out, "--test", held_out,
+        "--workdir", tmp_path / "run", *SMALL, "--steps=5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "test: 10 characters (10.00%) count as <unk>" in done.stdout
+
+
+def test_a_sample_from_no_run_is_refused(tmp_path):
+    done = run("sample", "--workdir", tmp_path)
+    assert done.returncode == 1
+    assert "holds no run" in done.stderr

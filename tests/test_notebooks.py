@@ -1,0 +1,19 @@
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.filterwarnings("default")  # the kernel's own machinery; the notebook's cells are not
+def test_notebook_runs(path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(path.parents[1]), prepend=os.pathsep)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
