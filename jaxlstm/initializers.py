@@ -29,13 +29,46 @@ def gate_weights(
     Returns:
       (D, *gates, H) and (H, *gates, H).
     """
-    wide = jnp.promote_types(dtype, jnp.float32)  # there is no QR factorisation in half precision
 
-    def blocks(key, draw, rows):
-        keys = jax.random.split(key, math.prod(gates))
-        drawn = jax.vmap(lambda key: draw(key, (rows, hidden), wide))(keys)
-        return jnp.moveaxis(drawn, 0, 1).reshape(rows, *gates, hidden).astype(dtype)
+    def blocks(key, draw):
+        drawn = jax.vmap(draw)(jax.random.split(key, math.prod(gates)))
+        drawn = jnp.moveaxis(drawn, 0, 1).astype(dtype)
+        return drawn.reshape(drawn.shape[0], *gates, hidden)
 
     key_x, key_h = jax.random.split(key)
-    w_x = blocks(key_x, initializers.glorot_uniform(), features)
-    return w_x, blocks(key_h, initializers.orthogonal(), hidden)
+    wide = jnp.promote_types(dtype, jnp.float32)  # drawn so, and then rounded
+    glorot = lambda key: initializers.glorot_uniform()(key, (features, hidden), wide)
+    return blocks(key_x, glorot), blocks(key_h, lambda key: orthogonal(key, hidden, wide))
+
+
+def orthogonal(key: Array, size: int, dtype: Any = jnp.float32) -> Array:
+    """A random orthogonal matrix, uniform over all of them (Haar).
+
+    A product of reflections H_k, each of a normal vector's first k entries onto an axis, with
+    random signs. `jax.nn.initializers.orthogonal` draws from the same distribution by a QR
+    factorisation; but several batched ones at once, as in `jit` of a stack's init, can wait
+    for one another for ever on a CPU with few threads (jaxlib 0.10 and 0.12).
+
+    Args:
+      key: a PRNG key.
+      size: n, of rows and columns.
+      dtype: float32 or float64.
+
+    Returns:
+      (n, n).
+
+    References:
+      Stewart 1980, The efficient generation of random orthogonal matrices, SIAM Journal on
+      Numerical Analysis 17(3).
+    """
+    normal = jax.random.normal(key, (size, size), dtype)
+    place = jnp.arange(size)
+
+    def reflect(k, q):
+        x = jnp.where(place >= k, normal[k], 0)
+        sign = jnp.where(x[k] < 0, -1, 1).astype(dtype)
+        v = x + sign * jnp.linalg.norm(x) * (place == k)
+        q = q - jnp.outer(q @ v, 2 * v / (v @ v))
+        return q * jnp.where(place == k, -sign, 1)
+
+    return jax.lax.fori_loop(0, size, reflect, jnp.eye(size, dtype=dtype))

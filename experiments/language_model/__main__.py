@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from experiments import platform
+import jax
+
 from jaxlstm.data.text import Streams
 
 
@@ -14,7 +15,8 @@ def main(arguments: list[str]) -> None:
         sample.main(arguments[1:])
         return
     settings, folder = config.parse(arguments)
-    platform.prepare_cpu(settings.devices or 1)
+    # Before the first look for devices; on a GPU or TPU it changes nothing.
+    jax.config.update("jax_num_cpu_devices", settings.devices or 1)
     data = corpus.load(settings)
     print("\n".join(data.report), flush=True)
     place = Path(folder)

@@ -1,0 +1,179 @@
+"""Every transformation of every gated cell against the plain scan of the paper's equations."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxlstm as jl
+from tests import papers
+
+TOLERANCE = 1e-10  # float64; second derivatives are sums of some hundred terms
+
+CELLS = {
+    "lstm": (jl.lstm(2), papers.lstm),
+    "lstm peephole": (jl.lstm(2, peephole=True), papers.lstm),
+    "gru": (jl.gru(2), papers.gru),
+    "elman tanh": (jl.elman(2), papers.elman_tanh),
+    "elman relu": (jl.elman(2, activation="relu"), papers.elman_relu),
+}
+
+
+class Primals(NamedTuple):
+    params: jl.LSTMParams | jl.GRUParams | jl.ElmanParams
+    xs: jax.Array
+    carry: jl.LSTMCarry | jl.GRUCarry | jl.ElmanCarry
+
+
+def primals(cell, time=3, batch=2, features=3):
+    keys = jax.random.split(jax.random.key(0), 4)
+    xs = jax.random.normal(keys[0], (time, batch, features), jnp.float64)
+    params = papers.away_from_zero(keys[1], cell.init(keys[2], xs[0]))
+    return Primals(params, xs, papers.away_from_zero(keys[3], cell.initial_carry(params, xs[0])))
+
+
+def loss(run, params, xs, carry):
+    carry, ys = run(params, xs, carry)
+    return jnp.sin(ys).sum() + sum(jnp.cos(a).sum() for a in carry)
+
+
+def tangents(p):
+    return jax.tree.map(jnp.cos, tuple(p))
+
+
+def stacked(params):
+    return jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), params)
+
+
+def by_example(run):
+    """The loss of each lone sequence of a batch."""
+    return jax.vmap(functools.partial(loss, run), in_axes=(None, 1, 0))
+
+
+def jit(run, p):
+    return run(*p)
+
+
+def grad(run, p):
+    return jax.grad(functools.partial(loss, run), (0, 1, 2))(*p)
+
+
+def jvp(run, p):
+    return jax.jvp(run, tuple(p), tangents(p))
+
+
+def linearize(run, p):
+    values, tangent = jax.linearize(run, *p)
+    return values, tangent(*tangents(p))
+
+
+def checkpoint(run, p):
+    return grad(jax.checkpoint(run), p)
+
+
+def hessian(run, p):
+    return jax.hessian(lambda b: loss(run, p.params._replace(b=b), p.xs, p.carry))(p.params.b)
+
+
+def forward_over_reverse(run, p):
+    return jax.jvp(jax.grad(functools.partial(loss, run), (0, 1, 2)), tuple(p), tangents(p))
+
+
+def reverse_over_reverse(run, p):
+    def along(*p):
+        gradients = jax.tree.leaves(jax.grad(functools.partial(loss, run), (0, 1, 2))(*p))
+        return sum(jnp.vdot(g, jnp.cos(g)) for g in gradients)
+
+    return jax.grad(along, (0, 1, 2))(*p)
+
+
+def vmap_of_grad(run, p):
+    gradient = jax.grad(functools.partial(loss, run), (0, 1, 2))
+    return jax.vmap(gradient, in_axes=(None, 1, 0))(*p)
+
+
+def grad_of_vmap(run, p):
+    return jax.grad(lambda *p: by_example(run)(*p).sum(), (0, 1, 2))(*p)
+
+
+def mapped_weights(run, p):
+    value_and_grad = jax.value_and_grad(functools.partial(loss, run), (0, 1, 2))
+    return jax.vmap(value_and_grad, in_axes=(0, None, None))(stacked(p.params), p.xs, p.carry)
+
+
+TRANSFORMATIONS = (
+    jit,
+    grad,
+    jvp,
+    linearize,
+    checkpoint,
+    hessian,
+    forward_over_reverse,
+    reverse_over_reverse,
+    vmap_of_grad,
+    grad_of_vmap,
+    mapped_weights,
+)
+
+
+@pytest.mark.parametrize("transformation", TRANSFORMATIONS)
+@pytest.mark.parametrize("name", CELLS)
+def test_equals_the_plain_scan(name, transformation):
+    cell, equations = CELLS[name]
+    p = primals(cell)
+    actual = jax.jit(functools.partial(transformation, functools.partial(jl.scan, cell)))(p)
+    expected = jax.jit(functools.partial(transformation, papers.scan(equations)))(p)
+    papers.close(actual, expected, TOLERANCE)
+
+
+def shapes_in(function, p):
+    text = jax.jit(function).lower(*p).compile().as_text()
+    return {shape for shape in ("3,7,20", "3,7,4,5", "3,5,20", "3,5,4,5") if f"[{shape}]" in text}
+
+
+def test_mapped_gradient_holds_no_weight_gradient_per_example():
+    cell = jl.lstm(5)
+    p = primals(cell, time=11, batch=3, features=7)
+    run = functools.partial(jl.scan, cell)
+    summed = jax.grad(lambda *p: by_example(run)(*p).sum())
+    assert not shapes_in(summed, p)
+    per_example = jax.vmap(jax.grad(functools.partial(loss, run)), in_axes=(None, 1, 0))
+    assert shapes_in(per_example, p)
+
+
+@pytest.fixture
+def mesh():
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices: jax_num_cpu_devices came too late")
+    return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+
+DATA = P(None), P(None, "data"), P("data")  # of params, xs and carry
+
+
+@pytest.mark.parametrize("name", ["lstm peephole", "gru"])
+def test_shard_map_over_the_batch_gives_the_same_gradients(name, mesh):
+    cell, equations = CELLS[name]
+    p = primals(cell, batch=4)
+    local = functools.partial(loss, functools.partial(jl.scan, cell))
+    total = lambda *p: jax.lax.psum(local(*p), "data")
+    outside = jax.grad(jax.shard_map(total, mesh=mesh, in_specs=DATA, out_specs=P()), (0, 1, 2))
+    inside = jax.shard_map(jax.grad(local, (0, 1, 2)), mesh=mesh, in_specs=DATA, out_specs=DATA)
+    expected = grad(papers.scan(equations), p)
+    papers.close(jax.jit(outside)(*p), expected, TOLERANCE)
+    papers.close(jax.jit(inside)(*p), expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["lstm peephole", "gru"])
+def test_sharded_batch_gives_the_same_gradients(name, mesh):
+    cell, equations = CELLS[name]
+    p = primals(cell, batch=4)
+    placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(p, DATA, strict=True)]
+    actual = jax.jit(functools.partial(grad, functools.partial(jl.scan, cell)))(Primals(*placed))
+    assert len(actual[1].sharding.device_set) == 2
+    papers.close(jax.tree.map(np.asarray, actual), grad(papers.scan(equations), p), TOLERANCE)
