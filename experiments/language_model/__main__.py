@@ -15,12 +15,12 @@ def main(arguments: list[str]) -> None:
         sample.main(arguments[1:])
         return
     settings, folder = config.parse(arguments)
-    # Before the first look for devices; on a GPU or TPU it changes nothing.
-    jax.config.update("jax_num_cpu_devices", settings.devices or 1)
     data = corpus.load(settings)
     print("\n".join(data.report), flush=True)
     place = Path(folder)
     streams = Streams(data.train, settings.batch, settings.window)
+    # Before the first look for devices; on a GPU or TPU it changes nothing.
+    jax.config.update("jax_num_cpu_devices", settings.devices or 1)
     workdir.claim(place, train.describe(settings, data), settings, data.vocabulary)
     print(f"folder: {place}", flush=True)
     result = train.train(settings, data, streams, place)

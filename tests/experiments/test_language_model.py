@@ -1,12 +1,18 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from experiments.language_model import sample
+from experiments.language_model.__main__ import main
 
 TEXT = "".join(f"def f{n % 7}(x):\n    return x + {n % 11}  # é\n" for n in range(400))
 SMALL = [
@@ -108,8 +114,22 @@ def test_samples_follow_the_prompt_and_the_seed(finished):
     assert first.stdout == second.stdout
     assert first.stdout.startswith("def ")
     assert len(first.stdout) == 4 + 30 + 1
-    greedy = run(*ask, "--temperature", 0)
-    assert greedy.stdout == run(*ask, "--top-k", 1).stdout
+
+
+def test_draws_keep_to_the_likeliest_and_to_the_nucleus():
+    scores = jnp.log(jnp.array([0.05, 0.5, 0.15, 0.3]))
+    keys = jax.random.split(jax.random.key(0), 400)
+
+    def drawn(temperature=1.0, top_k=4, top_p=1.0):
+        draws = jax.vmap(lambda key: sample.draw(key, scores, temperature, top_k, top_p))(keys)
+        return np.bincount(draws, minlength=4) / len(keys)
+
+    np.testing.assert_allclose(drawn(), [0.05, 0.5, 0.15, 0.3], atol=0.1)
+    np.testing.assert_array_equal(drawn(temperature=0.0), [0, 1, 0, 0])
+    np.testing.assert_array_equal(drawn(top_k=1), [0, 1, 0, 0])
+    np.testing.assert_allclose(drawn(top_k=2), [0, 0.625, 0, 0.375], atol=0.1)
+    np.testing.assert_allclose(drawn(top_p=0.79), [0, 0.625, 0, 0.375], atol=0.1)
+    np.testing.assert_allclose(drawn(top_p=0.81), [0, 0.526, 0.158, 0.316], atol=0.1)
 
 
 def test_words_and_peepholes_and_two_devices(text, tmp_path):
@@ -130,7 +150,7 @@ def test_words_and_peepholes_and_two_devices(text, tmp_path):
         (b"", [], "is empty"),
         (None, [], "can't read"),
         (b"abc \xff\xfe abc", [], "is not UTF-8: byte 4 is 0xff"),
-        (b"a few words", ["--batch=64"], "too short for 64 streams"),
+        (b"a few words " * 20, ["--batch=64"], "too short for 64 streams"),
         (b"x" * 5000, ["--level=char", "--dropout=1.5"], "--dropout: expected a number in [0, 1)"),
         (
             b"x" * 5000,
@@ -144,10 +164,8 @@ def test_bad_input_is_answered_in_words(tmp_path, content, arguments, complaint)
     path = tmp_path / "text.txt"
     if content is not None:
         path.write_bytes(content)
-    done = run("--train", path, "--workdir", tmp_path / "run", *arguments)
-    assert done.returncode == 1
-    assert complaint in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        main(["--train", str(path), "--workdir", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run").exists()
 
 
