@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 
 help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
 	@echo "make test    format, lint, types and all tests"
 	@echo "make bench   this library's sequence beside Flax's"
+	@echo "make docs    the reference, in build/docs"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}; say: make PYTHON=python3.12")'
@@ -31,6 +32,10 @@ test: lint
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m experiments.benchmarks.scan
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pdoc --output-directory build/docs jaxlstm
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -36,6 +36,13 @@ def init_elman(key: Array, features: int, hidden: int, *, dtype: Any = jnp.float
 
     Raises:
       ValueError: if a size is not a positive integer.
+
+    Example:
+      >>> import jax
+      >>> from jaxlstm import init_elman
+      >>> params = init_elman(jax.random.key(0), features=3, hidden=4)
+      >>> params.w_x.shape, params.w_h.shape
+      ((3, 4), (4, 4))
     """
     check_size(features, "features")
     check_size(hidden, "hidden")

@@ -36,6 +36,13 @@ def init_gru(key: Array, features: int, hidden: int, *, dtype: Any = jnp.float32
 
     Raises:
       ValueError: if a size is not a positive integer.
+
+    Example:
+      >>> import jax
+      >>> from jaxlstm import init_gru
+      >>> params = init_gru(jax.random.key(0), features=3, hidden=4)
+      >>> params.w_x.shape, params.b_n.shape
+      ((3, 3, 4), (4,))
     """
     check_size(features, "features")
     check_size(hidden, "hidden")

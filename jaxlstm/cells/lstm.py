@@ -51,6 +51,13 @@ def init_lstm(
 
     Raises:
       ValueError: if a size is not a positive integer.
+
+    Example:
+      >>> import jax
+      >>> from jaxlstm import init_lstm
+      >>> params = init_lstm(jax.random.key(0), features=3, hidden=4, peephole=True)
+      >>> params.w_x.shape, params.b[1].tolist()
+      ((3, 4, 4), [1.0, 1.0, 1.0, 1.0])
     """
     check_size(features, "features")
     check_size(hidden, "hidden")
