@@ -158,9 +158,13 @@ def _tangents(tree, tangents):
     return d._replace(valid=None, resets=None)
 
 
+# Below, `tree` is that of (inputs,) for the sweep, and of (inputs, carries, tangents) for its
+# tangent, whose parts are None where they are symbolically zero: those have no leaf at all.
+
+
 def _sweep_jvp(primals, tangents, *, tree, update, implementation, keep):
     (inputs,) = tree.unflatten(primals)
-    static = dict(update=update, implementation=implementation)
+    static = {"update": update, "implementation": implementation}
     last, carries = _bind(sweep_p, inputs, keep=True, **static)
     d = _tangents(tree, tangents)
     d_out = _bind(tangent_p, inputs, carries, d, keep=keep, **static)
@@ -229,14 +233,17 @@ def _batch(primitive, run, args, dims, *, tree, **static):
             a = jnp.moveaxis(a, dim, axis)
         else:
             a = jnp.broadcast_to(jnp.expand_dims(a, axis), (*a.shape[:axis], size, *a.shape[axis:]))
-        return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+        return a.reshape(*a.shape[:axis], size * a.shape[axis + 1], *a.shape[axis + 2 :])
 
     outs = primitive.bind(*map(fold, args, dims, axes), tree=tree, **static)
     inputs = tree.unflatten(args)[0]
     out_tree = _out_tree(inputs.carry, static["keep"])
     last, stacked = jax.tree.unflatten(out_tree, outs)
     axes = jax.tree.leaves((jax.tree.map(lambda _: 0, last), jax.tree.map(lambda _: 1, stacked)))
-    unfold = lambda a, axis: a.reshape(*a.shape[:axis], size, -1, *a.shape[axis + 1 :])
+
+    def unfold(a, axis):
+        return a.reshape(*a.shape[:axis], size, a.shape[axis] // size, *a.shape[axis + 1 :])
+
     return list(map(unfold, outs, axes)), axes
 
 

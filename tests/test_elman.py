@@ -41,7 +41,7 @@ def test_weights_begin_glorot_uniform_and_orthogonal_and_the_bias_at_zero():
 
 
 def test_orthogonal_weights_of_either_sign():
-    """Haar: the trace of an orthogonal matrix has mean 0 and variance 1, the determinant both signs."""
+    """Haar: the trace has mean 0 and variance 1, the determinant either sign."""
     keys = jax.random.split(KEY, 400)
     w_h = jax.jit(jax.vmap(lambda key: jl.init_elman(key, 1, 3, dtype=jnp.float64).w_h))(keys)
     traces = np.trace(w_h, axis1=1, axis2=2)

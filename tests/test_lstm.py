@@ -167,5 +167,5 @@ def test_shapes_that_do_not_fit_raise(x, carry, message):
 
 
 def test_a_carry_of_another_kind_raises():
-    with pytest.raises(ValueError, match="carry: expected a NamedTuple with a field h.*got tuple"):
+    with pytest.raises(ValueError, match=r"carry: expected a NamedTuple with a field h.*got tuple"):
         jl.lstm_step(jl.init_lstm(KEY, 4, 5), (jnp.zeros(5), jnp.zeros(5)), jnp.ones(4))

@@ -6,6 +6,7 @@ again for the gradient, and the weight gradients are one matrix product each; on
 recurrent product is done step by step. Nothing but the carries is kept for the gradient.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -150,6 +151,7 @@ def backward(
       The cotangents of `inputs`, None where none is wanted.
     """
     weights, x, _, _, valid, resets = inputs
+    batch = x.shape[1]
     w_x, w_h = (w.reshape(w.shape[0], -1) for w in (weights.w_x, weights.w_h))
     w_back = lax.optimization_barrier(w_h.T)  # laid out once, not read backwards at each step
     has_theta = bool(jax.tree.leaves(wanted.weights.theta))
@@ -171,7 +173,7 @@ def backward(
             pull, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
             g_before, g_z, g_u = pull(g)
-            through = (g_u.reshape(g_u.shape[0], -1) @ w_back).astype(g_before.h.dtype)
+            through = (g_u.reshape(batch, w_h.shape[1]) @ w_back).astype(g_before.h.dtype)
             g_before = g_before._replace(h=g_before.h + through)
             if reset is not None:
                 zeros = jax.tree.map(jnp.zeros_like, g_before)
@@ -192,7 +194,7 @@ def backward(
             theta=lambda: jax.vjp(of_theta, weights.theta)[1](totals)[0],
         )
         sums = sums._replace(weights=Weights(*map(added, sums.weights, new)), initial=g_initial)
-        flat = g_z.reshape(-1, w_x.shape[1])
+        flat = g_z.reshape(x.shape[0] * batch, w_x.shape[1])
         g_x = None if wanted.x is None else (flat @ w_x.T).astype(x.dtype).reshape(x.shape)
         return (g, sums), g_x
 
@@ -225,5 +227,5 @@ def added(total: Any, value: Callable) -> Any:
 def outer(a: Array, g: Array) -> Array:
     """The sum over time and batch of a (T, B, D) times g (T, B, *G, H): (D, *G, H)."""
     rows = a.shape[0] * a.shape[1]
-    product = a.reshape(rows, -1).T @ g.reshape(rows, -1)
+    product = a.reshape(rows, a.shape[-1]).T @ g.reshape(rows, math.prod(g.shape[2:]))
     return product.reshape(a.shape[-1], *g.shape[2:])

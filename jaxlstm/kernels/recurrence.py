@@ -3,6 +3,7 @@
 z_t = x_t W + b,   u_t = h_{t-1} U,   carry_t = update(theta, carry_{t-1}, z_t, u_t)
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ def accumulator(dtype: Any) -> Any:
 def project(x: Array, w: Array) -> Array:
     """x (..., D) times w (D, *G, H), as (..., *G, H), in the accumulator's dtype."""
     dtype = accumulator(jnp.result_type(x, w))
-    flat = jnp.matmul(x, w.reshape(w.shape[0], -1), preferred_element_type=dtype)
+    flat = jnp.matmul(
+        x, w.reshape(w.shape[0], math.prod(w.shape[1:])), preferred_element_type=dtype
+    )
     return flat.reshape(*x.shape[:-1], *w.shape[1:])
 
 

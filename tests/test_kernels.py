@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxlstm as jl
+from jaxlstm import kernels
+from jaxlstm.kernels import blocked
+from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
+from tests import papers
+
+KEY = jax.random.key(0)
+TOLERANCE = 1e-12  # float64, a sum over some hundred rows in another order
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64, 100, 256, 1000])
+def test_a_block_is_about_rows_long_and_divides_the_time_if_a_near_length_does(batch):
+    for time in (1, 2, 7, 12, 97, 120, 1024):
+        length = blocked.block_length(time, batch)
+        most = max(1, min(time, blocked.ROWS // batch))
+        assert most / 2 <= length <= most
+        near = [c for c in range(most // 2 + 1, most + 1) if time % c == 0]
+        assert length == max(near, default=most)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("time", "length"), [(1, 1), (4, 4), (5, 4), (7, 3), (8, 4), (13, 5)])
+def test_a_scan_in_blocks_is_the_scan(time, length, reverse):
+    values = jax.random.normal(KEY, (time, 2), jnp.float64)
+    step = lambda carry, s: (0.9 * carry + s[1], carry * s[0])
+
+    def block(carry, start, values):
+        return lax.scan(step, carry, (start + jnp.arange(len(values)), values), reverse=reverse)
+
+    actual = blocked.in_blocks(block, jnp.ones(2), values, length, reverse)
+    expected = lax.scan(step, jnp.ones(2), (jnp.arange(time), values), reverse=reverse)
+    papers.close(actual, expected, 1e-14)
+
+
+def with_flags(equations):
+    """The plain scan with steps left out and sequences begun anew, by `where`."""
+
+    def run(params, carry, xs, initial, valid, resets):
+        def step(carry, s):
+            x, valid, reset = s
+            where = lambda flag, a, b: jax.tree.map(
+                lambda a, b: jnp.where(flag[:, None], a, b), a, b
+            )
+            carry = where(reset, initial, carry)
+            new, y = equations(params, carry, x)
+            return where(valid, new, carry), where(valid, y, jnp.zeros_like(y))
+
+        return lax.scan(step, carry, (xs, valid, resets))
+
+    return run
+
+
+def fast(cell):
+    def run(params, carry, xs, initial, valid, resets):
+        flags = {"valid": valid, "resets": resets, "initial": initial}
+        carry, ys = cell.unroll(params, carry, xs, implementation="blocked", **flags)
+        return carry, jnp.where(valid[..., None], ys, 0)
+
+    return run
+
+
+def with_gradients(run, valid, resets):
+    def derived(*primals):
+        out, pull = jax.vjp(lambda *primals: run(*primals, valid, resets), *primals)
+        return out, pull(jax.tree.map(jnp.cos, out))
+
+    return jax.jit(derived)
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [*(("elman", time) for time in (1, 3, 4, 5, 7, 8, 9, 13)), ("gru", 7), ("lstm", 9)],
+)
+def test_blocks_of_four_steps_give_the_values_and_gradients_of_the_plain_scan(name, time):
+    """With 64 sequences: blocks that fit, blocks of three, and remainders of one and of three."""
+    cell, equations = {
+        "elman": (jl.elman(2), papers.elman_tanh),
+        "gru": (jl.gru(2), papers.gru),
+        "lstm": (jl.lstm(2, peephole=True), papers.lstm),
+    }[name]
+    keys = jax.random.split(KEY, 6)
+    xs = jax.random.normal(keys[0], (time, 64, 3), jnp.float64)
+    params = papers.away_from_zero(keys[1], cell.init(KEY, xs[0]))
+    carry, initial = (
+        papers.away_from_zero(key, cell.initial_carry(params, xs[0])) for key in keys[2:4]
+    )
+    valid, resets = (jax.random.bernoulli(key, 0.7, (time, 64)) for key in keys[4:])
+    primals = params, carry, xs, initial
+    actual = with_gradients(fast(cell), valid, resets)(*primals)
+    expected = with_gradients(with_flags(equations), valid, resets)(*primals)
+    papers.close(actual, expected, TOLERANCE)
+
+
+def test_more_sequences_than_rows_of_a_block():
+    cell, xs = jl.elman(2), jax.random.normal(KEY, (3, 300, 2), jnp.float64)
+    params = cell.init(KEY, xs[0])
+    gradient = lambda name: jax.grad(
+        lambda params: jl.scan(cell, params, xs, implementation=name)[1].sum()
+    )
+    papers.close(gradient("blocked")(params), gradient("reference")(params), TOLERANCE)
+
+
+def inputs():
+    zeros = jnp.zeros
+    return Inputs(Weights(zeros((2, 3)), zeros((3, 3)), zeros(3)), zeros((4, 1, 2)), *[None] * 4)
+
+
+class Refusing:
+    @staticmethod
+    def supports(inputs):
+        return "it is a Tuesday"
+
+
+def test_the_first_implementation_that_can_serve_is_chosen(monkeypatch):
+    assert kernels.choose(None, inputs()) == kernels.choose("blocked", inputs()) == "blocked"
+    monkeypatch.setattr(kernels, "IMPLEMENTATIONS", {"never": Refusing, "blocked": blocked})
+    assert kernels.choose(None, inputs()) == "blocked"
+    assert kernels.answers(inputs()) == {"never": "it is a Tuesday", "blocked": None}
+
+
+def test_a_named_implementation_that_can_not_serve_raises_and_says_why(monkeypatch):
+    monkeypatch.setattr(kernels, "IMPLEMENTATIONS", {"never": Refusing, "blocked": blocked})
+    with pytest.raises(ValueError, match="implementation 'never' can't serve: it is a Tuesday"):
+        kernels.choose("never", inputs())
+
+
+def test_an_unknown_implementation_raises_and_lists_the_known():
+    message = "implementation: expected one of 'reference', 'blocked', got 'cudnn'"
+    with pytest.raises(ValueError, match=message):
+        kernels.choose("cudnn", inputs())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float32",) * 2, ("float64",) * 2],
+)
+def test_half_precision_is_summed_in_float32(dtype, wide):
+    assert accumulator(jnp.dtype(dtype)) == np.dtype(wide)
