@@ -27,7 +27,7 @@ def test_each_sequence_is_reversed_within_its_own_length():
     carry, ys = BOTH.apply(PARAMS, XS, lengths=LENGTHS)
     for n, length in enumerate(LENGTHS):
         alone, hs = BOTH.apply(PARAMS, XS[:length, n])
-        papers.close(jax.tree.map(lambda a: a[n], carry), alone, 1e-14)
+        papers.close(jax.tree.map(lambda a, n=n: a[n], carry), alone, 1e-14)
         np.testing.assert_allclose(ys[:length, n], hs, rtol=1e-12)
         assert not ys[length:, n].any()
 

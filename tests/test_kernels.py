@@ -75,7 +75,7 @@ def with_gradients(run, valid, resets):
 
 @pytest.mark.parametrize(
     ("name", "time"),
-    [*(("elman", time) for time in (1, 3, 4, 5, 7, 8, 9, 13)), ("gru", 7), ("lstm", 9)],
+    [*(("elman", time) for time in (1, 4, 5, 7, 9, 13)), ("gru", 7), ("lstm", 9)],
 )
 def test_blocks_of_four_steps_give_the_values_and_gradients_of_the_plain_scan(name, time):
     """With 64 sequences: blocks that fit, blocks of three, and remainders of one and of three."""

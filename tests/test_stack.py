@@ -99,7 +99,7 @@ def test_a_stacked_layer_hands_its_key_on():
     run = lambda seed: deep.apply(params, XS, key=jax.random.key(seed))[1]
     np.testing.assert_array_equal(run(1), run(1))
     assert (run(1) != run(2)).any()
-    with pytest.raises(ValueError, match="key: .* needs a key"):
+    with pytest.raises(ValueError, match=r"key: .* needs a key"):
         deep.apply(params, XS)
 
 

@@ -30,6 +30,7 @@ class Primals(NamedTuple):
     carry: jl.LSTMCarry | jl.GRUCarry | jl.ElmanCarry
 
 
+@functools.cache
 def primals(cell, time=3, batch=2, features=3):
     keys = jax.random.split(jax.random.key(0), 4)
     xs = jax.random.normal(keys[0], (time, batch, features), jnp.float64)

@@ -73,9 +73,9 @@ FREE = {
 # Measured results: README.md beside this file.
 PRESETS: dict[str, Config] = {
     # A character model that is done in minutes; `python -m experiments.language_model`.
-    "demo": Config(train_limit=2_000_000, held_out_limit=60_000, steps=1000),
+    "demo": Config(train_limit=2_000_000, held_out_limit=60_000, steps=1700),
     # Tiny Shakespeare in five minutes; `--preset char-small --corpus tinyshakespeare`.
-    "char-small": Config(steps=2900),
+    "char-small": Config(dropout=0.2, steps=2900),
     # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
     "char": Config(layers=2, dropout=0.4, weight_drop=0.2, steps=10_000),
     # Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
