@@ -77,7 +77,7 @@ PRESETS: dict[str, Config] = {
     # Tiny Shakespeare in five minutes; `--preset char-small --corpus tinyshakespeare`.
     "char-small": Config(dropout=0.2, steps=2900),
     # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
-    "char": Config(layers=2, dropout=0.4, weight_drop=0.2, steps=10_000),
+    "char": Config(layers=2, dropout=0.5, weight_drop=0.3, weight_decay=0.05, steps=7000),
     # Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
     # 2 x 200, U(-0.1, 0.1), 20 steps, 13 epochs, rate 1 halved after each epoch past the 4th.
     "zaremba-small": Config(
