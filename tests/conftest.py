@@ -1,4 +1,4 @@
-"""Double precision; two CPU devices; and XLA told to compile fast rather than to fast code."""
+"""Double precision, two CPU devices, and a compiler told to be fast rather than its code."""
 
 import os
 from importlib.metadata import version
@@ -10,5 +10,8 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import jax  # noqa: E402  once XLA has its flags
 
+from jaxlstm.kernels import blocked  # noqa: E402
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 2)
+blocked.UNROLL = 1  # copies of a step to compile; tests/test_kernels.py has four, as users do

@@ -31,7 +31,7 @@ FLOORS = {
     "jaxlstm.combine": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.data": ([], ["numpy"]),
     "jaxlstm.train": ([*CORE, "jaxlstm.data"], ["jax", "numpy", "optax", "orbax"]),
-    "jaxlstm.testing": ([*SEQUENCE, "jaxlstm.combine"], ["jax", "numpy"]),
+    "jaxlstm.testing": ([*SEQUENCE, "jaxlstm.testing"], ["jax", "numpy"]),
     "jaxlstm.__init__": (["jaxlstm"], []),
 }
 
