@@ -115,6 +115,9 @@ def _scan(cell, arguments, reverse, implementation):
     if carry is None or resets is not None:
         initial = cell.initial_carry(params, first, key)
     carry = initial if carry is None else carry
+    params, xs, carry, initial, lengths, mask, resets = _vary_alike(
+        (params, xs, carry, initial, lengths, mask, resets)
+    )
     time = jax.tree.leaves(xs)[0].shape[0]
     order, valid, resets = _steps(time, lengths, mask, resets, reverse)
     carry, ys = unroll(
@@ -179,7 +182,8 @@ def _steps(time, lengths, mask, resets, reverse):
     order = lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0), tree)
     valid = mask
     if lengths is not None:
-        t = jnp.arange(time).reshape(-1, *(1,) * lengths.ndim)
+        t = jnp.arange(time).reshape(time, *(1,) * lengths.ndim)
+        lengths = jnp.clip(lengths, 0, time)
         within = t < lengths
         source = jnp.where(within, lengths - 1 - t, t)
         along = lambda a: source.reshape(source.shape + (1,) * (a.ndim - source.ndim))
@@ -191,6 +195,19 @@ def _steps(time, lengths, mask, resets, reverse):
     if resets is not None:  # run backwards, a segment begins where the next one in time began
         resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
     return order, valid, resets
+
+
+def _vary_alike(tree):
+    """Under `shard_map`: lets every leaf vary over all the mesh axes that any leaf varies over.
+
+    A carry must keep its type through a scan; and the weights' gradients are then summed over
+    devices once, not at each step.
+    """
+    over = lambda leaf: jax.typeof(leaf).manual_axis_type.varying
+    axes = frozenset().union(*map(over, jax.tree.leaves(tree)))
+    more = lambda leaf: tuple(axes - over(leaf))
+    cast = lambda leaf: lax.pcast(leaf, more(leaf), to="varying") if more(leaf) else leaf
+    return jax.tree.map(cast, tree)
 
 
 def _check_xs(xs):
