@@ -144,9 +144,13 @@ def test_mapped_gradient_holds_no_weight_gradient_per_example():
 
 @pytest.fixture
 def mesh():
+    return two_devices(AxisType.Auto)
+
+
+def two_devices(axis_type):
     if jax.device_count() < 2:
         pytest.skip("needs two devices, and jax_num_cpu_devices came too late for them")
-    return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((2,), ("data",), axis_types=(axis_type,))
 
 
 DATA = P(), P(None, "data"), P("data")  # of params, xs and carry
@@ -175,11 +179,24 @@ def test_shard_map_of_a_scan_without_a_carry(mesh):
     papers.close(jax.jit(of_shards(run, mesh, True))(*p), loss(run, *p), TOLERANCE)
 
 
-def test_sharded_batch_gives_the_same_gradients(mesh):
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("implementation", ["reference", None])
+def test_sharded_batch_gives_the_same_gradients(implementation, axis_type):
+    mesh = two_devices(axis_type)
     cell, _ = CELLS["gru"]
+    run = functools.partial(jl.scan, cell, implementation=implementation)
     p = primals(cell, batch=4)
-    placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(p, DATA, strict=True)]
-    actual = jax.jit(functools.partial(grad, functools.partial(jl.scan, cell)))(Primals(*placed))
+    with jax.set_mesh(mesh):
+        placed = map(jax.device_put, p, (NamedSharding(mesh, spec) for spec in DATA))
+        actual = jax.jit(functools.partial(grad, run))(Primals(*placed))
     assert len(actual[1].sharding.device_set) == 2
     actual = jax.tree.map(np.asarray, actual)
     papers.close(actual, expected("gru", grad, batch=4), TOLERANCE)
+
+
+def test_without_jit_the_values_are_the_same():
+    cell, equations = CELLS["elman tanh"]
+    p = primals(cell)
+    with jax.disable_jit():
+        actual = jl.scan(cell, *p)
+    papers.close(actual, papers.scan(equations)(*p), TOLERANCE)
