@@ -73,7 +73,7 @@ FREE = {
 # Measured results: README.md beside this file.
 PRESETS: dict[str, Config] = {
     # A character model that is done in minutes; `python -m experiments.language_model`.
-    "demo": Config(train_limit=2_000_000, held_out_limit=60_000, steps=1200),
+    "demo": Config(train_limit=2_000_000, held_out_limit=60_000, steps=1500),
     # Tiny Shakespeare in five minutes; `--preset char-small --corpus tinyshakespeare`.
     "char-small": Config(dropout=0.2, steps=2900),
     # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
