@@ -20,7 +20,8 @@ class Unroll(Protocol):
 
     `valid` and `resets` are (T, *B) booleans or None: where `resets` is True,
     `initial` replaces the carry before the step; where `valid` is False, the step
-    leaves the carry as it is and its output is of no account.
+    leaves the carry as it is and its output is of no account. Returns None where no
+    implementation can serve and none was named.
     """
 
     def __call__(
@@ -33,7 +34,7 @@ class Unroll(Protocol):
         resets: Array | None,
         initial: Carry | None,
         implementation: str | None,
-    ) -> tuple[Carry, Any]: ...
+    ) -> tuple[Carry, Any] | None: ...
 
     def explain(self, params: Params, xs: Any) -> dict[str, Any]:
         """Maps each implementation to None, or to the reason why it can't serve."""

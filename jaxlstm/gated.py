@@ -98,6 +98,8 @@ class GatedUnroll(NamedTuple):
 
         inputs = Inputs(weights, steps(xs), flat(carry), flat(initial), flags(valid), flags(resets))
         name = kernels.choose(implementation, inputs)
+        if name is None:
+            return None
         last, ys = sweep(self.update, name, inputs)
         last = jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), last)
         return last, ys.reshape(ys.shape[0], *batch, *ys.shape[2:])

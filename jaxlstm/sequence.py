@@ -154,11 +154,11 @@ def unroll(
     if cell.unroll is None and implementation not in (None, "reference"):
         raise ValueError(f"implementation: {cell} has no {implementation!r}, only 'reference'")
     empty = jax.tree.leaves(xs)[0].shape[0] == 0
-    if cell.unroll is None or implementation == "reference" or empty:
-        carry, ys = _reference(cell, params, carry, xs, valid, resets, initial)
-    else:
+    served = None
+    if cell.unroll is not None and implementation != "reference" and not empty:
         run = functools.partial(cell.unroll, valid=valid, resets=resets, initial=initial)
-        carry, ys = run(params, carry, xs, implementation=implementation)
+        served = run(params, carry, xs, implementation=implementation)
+    carry, ys = served or _reference(cell, params, carry, xs, valid, resets, initial)
     return carry, select(valid, ys, zeros(ys))
 
 

@@ -27,7 +27,7 @@ class DropoutUnroll(NamedTuple):
     def __call__(self, params, carry, xs, *, valid, resets, initial, implementation):
         masks = carry.masks.value
         initial = None if initial is None else initial.carry
-        inner, ys = self.bare.unroll(
+        served = self.bare.unroll(
             params,
             carry.carry,
             _times(xs, masks.inputs),
@@ -36,6 +36,9 @@ class DropoutUnroll(NamedTuple):
             initial=initial,
             implementation=implementation,
         )
+        if served is None:
+            return None
+        inner, ys = served
         return DropoutCarry(inner, carry.masks), _times(ys, masks.outputs)
 
     def explain(self, params, xs):

@@ -17,15 +17,15 @@ def answers(inputs: Inputs) -> dict[str, str | None]:
     return {name: module.supports(inputs) for name, module in IMPLEMENTATIONS.items()}
 
 
-def choose(name: str | None, inputs: Inputs) -> str:
-    """The implementation of that name, or with None the first that can serve.
+def choose(name: str | None, inputs: Inputs) -> str | None:
+    """The implementation of that name, or with None the first that can serve, if there is one.
 
     Raises:
       ValueError: if there is none of that name, or it can't serve.
     """
     reasons = answers(inputs)
     if name is None:
-        return next(n for n, reason in reasons.items() if reason is None)
+        return next((n for n, reason in reasons.items() if reason is None), None)
     if name not in reasons:
         known = ", ".join(map(repr, ["reference", *reasons]))
         raise ValueError(f"implementation: expected one of {known}, got {name!r}")

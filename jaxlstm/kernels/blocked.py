@@ -31,7 +31,11 @@ UNROLL = 4  # steps of the forward loop; in the backward one it costs more than 
 
 
 def supports(inputs: Inputs) -> str | None:
-    """None: any sequence will do."""
+    """Any sequence will do whose batch is not split over explicit mesh axes."""
+    if isinstance(inputs.x, jax.ShapeDtypeStruct):
+        return None
+    if any(axis is not None for axis in jax.typeof(inputs.x).sharding.spec):
+        return "xs is split over a mesh axis of type Explicit; Auto, or shard_map, can be served"
     return None
 
 
