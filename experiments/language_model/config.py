@@ -70,6 +70,29 @@ FREE = {
     "sample_length",
 }  # may change between a run and its resumption
 
+# Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
+# 2 x 200, U(-0.1, 0.1), 20 steps, 13 epochs, rate 1 halved after each epoch past the 4th.
+_ZAREMBA_SMALL = Config(
+    level="word",
+    layers=2,
+    hidden=200,
+    embedding=200,
+    dropout=0.0,
+    restart=0.0,
+    uniform=0.1,
+    optimizer="sgd",
+    learning_rate=1.0,
+    schedule="epochs",
+    flat_epochs=4,
+    decay=0.5,
+    clip=5.0,
+    batch=20,
+    window=20,
+    epochs=13,
+    ngram_order=4,
+    sample_length=100,
+)
+
 # Measured results: README.md beside this file.
 PRESETS: dict[str, Config] = {
     # A character model that is done in minutes; `python -m experiments.language_model`.
@@ -78,49 +101,19 @@ PRESETS: dict[str, Config] = {
     "char-small": Config(dropout=0.2, steps=2900),
     # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
     "char": Config(layers=2, dropout=0.5, weight_drop=0.3, weight_decay=0.05, steps=7000),
-    # Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
-    # 2 x 200, U(-0.1, 0.1), 20 steps, 13 epochs, rate 1 halved after each epoch past the 4th.
-    "zaremba-small": Config(
-        level="word",
-        layers=2,
-        hidden=200,
-        embedding=200,
-        dropout=0.0,
-        restart=0.0,
-        uniform=0.1,
-        optimizer="sgd",
-        learning_rate=1.0,
-        schedule="epochs",
-        flat_epochs=4,
-        decay=0.5,
-        clip=5.0,
-        batch=20,
-        window=20,
-        epochs=13,
-        ngram_order=4,
-        sample_length=100,
-    ),
+    "zaremba-small": _ZAREMBA_SMALL,
     # The same paper, "medium regularized": 2 x 650, U(-0.05, 0.05), dropout 0.5, 35 steps,
     # 39 epochs, rate 1 divided by 1.2 after each epoch past the 6th.
-    "zaremba-medium": Config(
-        level="word",
-        layers=2,
+    "zaremba-medium": dataclasses.replace(
+        _ZAREMBA_SMALL,
         hidden=650,
         embedding=650,
         dropout=0.5,
-        restart=0.0,
         uniform=0.05,
-        optimizer="sgd",
-        learning_rate=1.0,
-        schedule="epochs",
         flat_epochs=6,
         decay=1 / 1.2,
-        clip=5.0,
-        batch=20,
         window=35,
         epochs=39,
-        ngram_order=4,
-        sample_length=100,
     ),
 }
 
