@@ -3,7 +3,9 @@
 from jaxlstm.base import Cell, Layer, Persistent, cell
 from jaxlstm.cells.elman import ElmanCarry, ElmanParams, elman, elman_step, init_elman
 from jaxlstm.cells.gru import GRUCarry, GRUParams, gru, gru_step, init_gru
-from jaxlstm.cells.lstm import LSTMCarry, LSTMParams, init_lstm, lstm, lstm_step
+from jaxlstm.cells.janet import JANETCarry, JANETParams, init_janet, janet, janet_step
+from jaxlstm.cells.lstm import LSTMCarry, LSTMNorm, LSTMParams, init_lstm, lstm, lstm_step
+from jaxlstm.cells.mgu import MGUCarry, MGUParams, init_mgu, mgu, mgu_step
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
 from jaxlstm.combine.noise import (
     DropoutCarry,
@@ -26,9 +28,14 @@ __all__ = [
     "ElmanParams",
     "GRUCarry",
     "GRUParams",
+    "JANETCarry",
+    "JANETParams",
     "LSTMCarry",
+    "LSTMNorm",
     "LSTMParams",
     "Layer",
+    "MGUCarry",
+    "MGUParams",
     "Persistent",
     "bidirectional",
     "cell",
@@ -39,9 +46,15 @@ __all__ = [
     "gru_step",
     "init_elman",
     "init_gru",
+    "init_janet",
     "init_lstm",
+    "init_mgu",
+    "janet",
+    "janet_step",
     "lstm",
     "lstm_step",
+    "mgu",
+    "mgu_step",
     "scan",
     "stack",
     "variational_dropout",

@@ -85,11 +85,10 @@ class Layer(NamedTuple):
 class Persistent:
     """A part of a carry that belongs to the run and not to the sequence.
 
-    A reset and a skipped step leave it alone: dropout masks, for one, must be the
-    same before and after a reset.
+    A reset leaves it alone: dropout masks, for one, must be the same before and after it.
 
     Attributes:
-      value: any pytree of arrays.
+      value: any pytree of arrays with the batch axes first, as all of a carry.
     """
 
     def __init__(self, value: Any):
@@ -109,19 +108,19 @@ class Persistent:
 def select(condition: Array | None, new: Any, old: Any) -> Any:
     """`new` where the condition holds, else `old`, leaf by leaf.
 
-    The condition's axes are the leaves' first ones; None holds everywhere. A Persistent is
-    always the new one: it is the run's, and has no axis for the condition to choose by.
+    The condition's axes are the leaves' first ones; None holds everywhere. A leaf that is
+    handed on as it is (dropout masks, an attention's memory) costs nothing.
     """
     if condition is None:
         return new
 
     def choose(n, o):
-        if isinstance(n, Persistent):
+        if n is o:
             return n
         extra = max(n.ndim, o.ndim) - condition.ndim
         return jnp.where(condition.reshape(condition.shape + (1,) * extra), n, o)
 
-    return jax.tree.map(choose, new, old, is_leaf=lambda n: isinstance(n, Persistent))
+    return jax.tree.map(choose, new, old)
 
 
 def restart(resets: Array | None, initial: Carry, carry: Carry) -> Carry:

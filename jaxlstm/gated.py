@@ -5,7 +5,7 @@ product a step, and an elementwise update:
 
     z_t = x_t W + b                     all t at once
     u_t = h_{t-1} U                     step by step
-    carry_t = update(theta, carry_{t-1}, z_t, u_t)
+    carry_t = update(theta, carry_{t-1}, z_t, u_t), its h times P if there is a projection
 
 A family of cells gives `update` and a `split` of its params into `Weights`; it gets its step,
 its `Unroll`, every implementation in `jaxlstm.kernels`, and one differentiation rule. The
@@ -40,7 +40,7 @@ def gated_step(update: Update, weights: Weights, carry: Carry, x: Array) -> tupl
 
     Args:
       update: `(theta, carry, z, u) -> carry`; z and u are (*B, *G, H).
-      weights: W (D, *G, H), U (R, *G, H), b (*G, H) and theta.
+      weights: W (D, *G, H), U (R, *G, H), b (*G, H), theta, and P (H, R) or None.
       carry: a NamedTuple with a field h, (*B, R).
       x: (*B, D).
 
@@ -52,7 +52,7 @@ def gated_step(update: Update, weights: Weights, carry: Carry, x: Array) -> tupl
     """
     _check(weights, carry, x, "x")
     z = project(x, weights.w_x) + weights.b
-    carry = advance(update, weights.theta, carry, z, project(carry.h, weights.w_h))
+    carry = advance(update, weights, carry, z, project(carry.h, weights.w_h))
     return carry, carry.h
 
 

@@ -11,7 +11,12 @@ from jaxlstm.base import Array
 
 
 def gate_weights(
-    key: Array, features: int, hidden: int, gates: tuple[int, ...], dtype: Any
+    key: Array,
+    features: int,
+    hidden: int,
+    gates: tuple[int, ...],
+    dtype: Any,
+    recurrent: int | None = None,
 ) -> tuple[Array, Array]:
     """Input and recurrent weights, each gate's block drawn by itself.
 
@@ -25,9 +30,10 @@ def gate_weights(
       hidden: H.
       gates: the shape of the axes of gates: `(4,)` for an LSTM, `()` for none.
       dtype: of the weights.
+      recurrent: R, the size of what is fed back; None for H.
 
     Returns:
-      (D, *gates, H) and (H, *gates, H).
+      (D, *gates, H) and (R, *gates, H).
     """
 
     def blocks(key, draw):
@@ -38,7 +44,9 @@ def gate_weights(
     key_x, key_h = jax.random.split(key)
     wide = jnp.promote_types(dtype, jnp.float32)  # drawn so, and then rounded
     glorot = lambda key: initializers.glorot_uniform()(key, (features, hidden), wide)
-    return blocks(key_x, glorot), blocks(key_h, lambda key: orthogonal(key, hidden, wide))
+    rows = hidden if recurrent is None else recurrent
+    turn = lambda key: orthogonal(key, max(rows, hidden), wide)[:rows, :hidden]
+    return blocks(key_x, glorot), blocks(key_h, turn)
 
 
 def orthogonal(key: Array, size: int, dtype: Any = jnp.float32) -> Array:

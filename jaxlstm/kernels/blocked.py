@@ -8,7 +8,6 @@ recurrent product is done step by step. Nothing but the carries is kept for the 
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +21,9 @@ from jaxlstm.kernels.recurrence import (
     Weights,
     accumulator,
     advance,
+    cast,
     emit,
+    inner,
     project,
 )
 
@@ -77,7 +78,7 @@ def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = 
 
 def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     """Returns the last carry, and the carries (or only their h) after every step."""
-    (w_x, w_h, b, theta), x, carry, initial, valid, resets = inputs
+    weights, x, carry, initial, valid, resets = inputs
 
     def block(carry, _, s):
         x, valid, resets = s
@@ -85,10 +86,11 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
         def step(carry, s):
             z, valid, reset = s
             carry = restart(reset, initial, carry)
-            carry = advance(update, theta, carry, z, project(carry.h, w_h), valid)
+            carry = advance(update, weights, carry, z, project(carry.h, weights.w_h), valid)
             return carry, emit(carry, keep)
 
-        return lax.scan(step, carry, (project(x, w_x) + b, valid, resets), unroll=UNROLL)
+        z = project(x, weights.w_x) + weights.b
+        return lax.scan(step, carry, (z, valid, resets), unroll=UNROLL)
 
     return in_blocks(block, carry, (x, valid, resets), block_length(*x.shape[:2]))
 
@@ -107,7 +109,7 @@ def gates_again(inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any,
 def tangent(update: Update, keep: bool, inputs: Inputs, carries: Any, d: Inputs) -> Any:
     """The derivative of `forward` along `d`, of which a part that is None is zero."""
     weights, x, _, _, valid, resets = inputs
-    d_theta = filled(d.weights.theta, weights.theta)
+    d_inner = filled(inner(d.weights), inner(weights))
     d_initial = filled(d.initial, inputs.initial)
 
     def block(d_carry, start, s):
@@ -126,8 +128,8 @@ def tangent(update: Update, keep: bool, inputs: Inputs, carries: Any, d: Inputs)
             d_carry = restart(reset, d_initial, d_carry)
             _, d_carry = jax.jvp(
                 lambda *a: advance(update, *a, valid),
-                (weights.theta, before, z, u),
-                (d_theta, d_carry, d_z, d_u + project(d_carry.h, weights.w_h)),
+                (inner(weights), before, z, u),
+                (d_inner, d_carry, d_z, d_u + project(d_carry.h, weights.w_h)),
             )
             return d_carry, emit(d_carry, keep)
 
@@ -158,45 +160,54 @@ def backward(
     batch = x.shape[1]
     w_x, w_h = (w.reshape(w.shape[0], -1) for w in (weights.w_x, weights.w_h))
     w_back = lax.optimization_barrier(w_h.T)  # laid out once, not read backwards at each step
-    has_theta = bool(jax.tree.leaves(wanted.weights.theta))
+    of_inner = inner(weights)
+    wanted_inner = bool(jax.tree.leaves(inner(wanted.weights)))
+    p_back = None if weights.projection is None else weights.projection.T
 
-    def gates_of(valid, theta):
-        return lambda carry, z, u: advance(update, theta, carry, z, u, valid)
+    def elementwise(carry, z, u):
+        new = update(weights.theta, carry, z, u)
+        # The h of a projection has another shape than the carry's, and keeps its own dtype.
+        return cast(new, carry if p_back is None else carry._replace(h=new.h))
+
+    def through(g, valid, pull):
+        """The cotangents of a step's carry, z and u."""
+        new = select(valid, g, zeros_like(g))
+        if p_back is not None:
+            new = new._replace(h=project(new.h, p_back))
+        g_before, g_z, g_u = pull(new)
+        if valid is not None:
+            g_before = jax.tree.map(jnp.add, g_before, select(valid, zeros_like(g), g))
+        return g_before, g_z, g_u
 
     def block(s, start, t):
         g, sums = s
         x, valid, resets, after, g_ys = t
         before, z, u = gates_again(inputs, carries, start, x, resets, after)
-        pulls = jax.vmap(
-            lambda valid, *a: jax.vjp(gates_of(valid, weights.theta), *a)[1],
-            in_axes=(None if valid is None else 0, 0, 0, 0),
-        )(valid, before, z, u)
+        pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, z, u)
 
         def step(s, t):
             g, g_initial = s
-            pull, reset, g_y = t
+            pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
-            g_before, g_z, g_u = pull(g)
-            through = (g_u.reshape(batch, w_h.shape[1]) @ w_back).astype(g_before.h.dtype)
-            g_before = g_before._replace(h=g_before.h + through)
+            g_before, g_z, g_u = through(g, valid, pull)
+            of_h = (g_u.reshape(batch, w_h.shape[1]) @ w_back).astype(g_before.h.dtype)
+            g_before = g_before._replace(h=g_before.h + of_h)
             if reset is not None:
-                zeros = jax.tree.map(jnp.zeros_like, g_before)
-                g_initial = added(g_initial, partial(select, reset, g_before, zeros))
-                g_before = select(reset, zeros, g_before)
+                g_initial = added(g_initial, lambda: select(reset, g_before, zeros_like(g_before)))
+                g_before = select(reset, zeros_like(g_before), g_before)
             apart = None if g_u is g_z else g_u
-            return (g_before, g_initial), (g_z, apart, g if has_theta else None)
+            return (g_before, g_initial), (g_z, apart, g if wanted_inner else None)
 
         (g, g_initial), (g_z, g_u, totals) = lax.scan(
-            step, (g, sums.initial), (pulls, resets, g_ys), reverse=True
+            step, (g, sums.initial), (pulls, valid, resets, g_ys), reverse=True
         )
         g_u = g_z if g_u is None else g_u
-        of_theta = lambda theta: gates_of(valid, theta)(before, z, u)
-        new = Weights(
-            w_x=lambda: outer(x, g_z),
-            w_h=lambda: outer(before.h, g_u),
-            b=lambda: g_z.sum((0, 1)),
-            theta=lambda: jax.vjp(of_theta, weights.theta)[1](totals)[0],
+        products = Weights(
+            w_x=lambda: outer(x, g_z), w_h=lambda: outer(before.h, g_u), b=lambda: g_z.sum((0, 1))
         )
+        steps = lambda w: advance(update, w, before, z, u, valid)
+        g_inner = jax.vjp(steps, of_inner)[1](totals)[0] if wanted_inner else of_inner
+        new = products._replace(theta=lambda: g_inner.theta, projection=lambda: g_inner.projection)
         sums = sums._replace(weights=Weights(*map(added, sums.weights, new)), initial=g_initial)
         flat = g_z.reshape(x.shape[0] * batch, w_x.shape[1])
         g_x = None if wanted.x is None else (flat @ w_x.T).astype(x.dtype).reshape(x.shape)
@@ -208,15 +219,19 @@ def backward(
     steps = (x, valid, resets, carries, g_ys)
     (g, sums), g_x = in_blocks(block, start, steps, block_length(*x.shape[:2]), reverse=True)
     full = sums._replace(x=g_x, carry=g)
-    cast = lambda w, g: None if w is None else g.astype(w.dtype)
-    return jax.tree.map(cast, wanted, full, is_leaf=lambda a: a is None)
+    of = lambda w, g: None if w is None else g.astype(w.dtype)
+    return jax.tree.map(of, wanted, full, is_leaf=lambda a: a is None)
+
+
+def zeros_like(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
 
 
 def filled(d: Any, like: Any) -> Any:
     """`d`, with zeros for the parts that are None there and not in `like`."""
     if d is None:
-        return jax.tree.map(jnp.zeros_like, like)
-    zeros = lambda d, a: jnp.zeros_like(a) if d is None else d
+        return zeros_like(like)
+    zeros = lambda d, a: zeros_like(a) if d is None else d
     return jax.tree.map(zeros, d, like, is_leaf=lambda a: a is None)
 
 

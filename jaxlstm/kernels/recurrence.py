@@ -1,6 +1,8 @@
 """The mathematics of one gated recurrence, shared by its implementations.
 
 z_t = x_t W + b,   u_t = h_{t-1} U,   carry_t = update(theta, carry_{t-1}, z_t, u_t)
+
+and, if there is a projection P, carry_t's h is then h P.
 """
 
 import math
@@ -21,6 +23,7 @@ class Weights(NamedTuple):
     w_h: Any  # (R, *G, H)  U
     b: Any  # (*G, H)
     theta: Any = ()  # whatever else `update` needs
+    projection: Any = None  # (H, R)  P, of the h that `update` gives; None for none, R = H
 
 
 class Inputs(NamedTuple):
@@ -51,18 +54,26 @@ def project(x: Array, w: Array) -> Array:
     return flat.reshape(*x.shape[:-1], *w.shape[1:])
 
 
-def advance(update: Update, theta: Any, carry: Any, z: Array, u: Array, valid: Any = None) -> Any:
-    """`update`, in the carry's own dtypes, where `valid` holds."""
-    new = update(theta, carry, z, u)
-    new = jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry)
-    return select(valid, new, carry)
+def inner(weights: Weights) -> Weights:
+    """What `advance` reads: the weights without those of the input and recurrent products."""
+    return weights._replace(w_x=None, w_h=None, b=None)
+
+
+def advance(
+    update: Update, weights: Weights, carry: Any, z: Array, u: Array, valid: Any = None
+) -> Any:
+    """`update` and the projection, in the carry's own dtypes, where `valid` holds."""
+    new = update(weights.theta, carry, z, u)
+    if weights.projection is not None:
+        new = new._replace(h=project(new.h, weights.projection))
+    return select(valid, cast(new, carry), carry)
+
+
+def cast(tree: Any, like: Any) -> Any:
+    """`tree` in the dtypes of `like`."""
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
 
 
 def emit(carry: Any, keep: bool) -> Any:
     """What a sweep stacks over time: the whole carry, or its h alone."""
     return carry if keep else carry.h
-
-
-def previous(carry: Any, carries: Any) -> Any:
-    """The carry before each step, of the one before the first and those after each."""
-    return jax.tree.map(lambda c, cs: jnp.concatenate([c[None], cs[:-1]]), carry, carries)

@@ -24,7 +24,8 @@ class Case(NamedTuple):
 def draw(cell: Cell, key: Array, x: Any, time: int = 5) -> Case:
     """Draws params, a ragged batch of sequences of `time` steps, and a carry."""
     for a in jax.tree.leaves(x):
-        check(a.dtype == np.float64 and len(a.shape) > 1, "x", "(B, D) in float64", describe(a))
+        batched = len(a.shape) > (0 if isinstance(x, tuple) else 1)
+        check(a.dtype == np.float64 and batched, "x", "(B, D) in float64", describe(a))
     of_start, of_xs, of_run = jax.random.split(key, 3)
     params, carry = _start(cell, of_start, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), x))
     xs = jax.tree.map(lambda a: jax.random.normal(of_xs, (time, *a.shape), a.dtype), x)

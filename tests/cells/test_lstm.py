@@ -105,7 +105,7 @@ def test_peepholes_begin_at_zero_where_asked_for():
 def test_half_precision_keeps_the_cell_state_in_float32(half, implementation):
     cell, xs = jl.lstm(5, peephole=True), jax.random.normal(KEY, (6, 3, 4), half)
     params = cell.init(KEY, xs[0])
-    assert {a.dtype for a in params} == {jnp.dtype(half)}
+    assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(half)}
     initial = cell.initial_carry(params, xs[0])
     run = lambda params: jl.scan(cell, params, xs, initial, implementation=implementation)
     dtypes = lambda tree: jax.tree.map(lambda a: a.dtype, tree)
