@@ -1,11 +1,34 @@
 """Recurrent networks in JAX: cells as pairs of pure functions, sequences as scans of them."""
 
 from jaxlstm.base import Cell, Layer, Persistent, cell
+from jaxlstm.cells.ablations import (
+    LSTMAblationCarry,
+    LSTMAblationParams,
+    init_lstm_ablation,
+    lstm_ablation,
+    lstm_ablation_step,
+)
 from jaxlstm.cells.elman import ElmanCarry, ElmanParams, elman, elman_step, init_elman
 from jaxlstm.cells.gru import GRUCarry, GRUParams, gru, gru_step, init_gru
+from jaxlstm.cells.gru_reset_before import (
+    GRUResetBeforeCarry,
+    GRUResetBeforeParams,
+    gru_reset_before,
+    gru_reset_before_step,
+    init_gru_reset_before,
+)
+from jaxlstm.cells.indrnn import IndRNNCarry, IndRNNParams, indrnn, indrnn_step, init_indrnn
 from jaxlstm.cells.janet import JANETCarry, JANETParams, init_janet, janet, janet_step
 from jaxlstm.cells.lstm import LSTMCarry, LSTMNorm, LSTMParams, init_lstm, lstm, lstm_step
+from jaxlstm.cells.lstm_1997 import (
+    LSTM1997Carry,
+    LSTM1997Params,
+    init_lstm_1997,
+    lstm_1997,
+    lstm_1997_step,
+)
 from jaxlstm.cells.mgu import MGUCarry, MGUParams, init_mgu, mgu, mgu_step
+from jaxlstm.cells.sru import SRUCarry, SRUParams, init_sru, sru, sru_step
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
 from jaxlstm.combine.noise import (
     DropoutCarry,
@@ -28,8 +51,16 @@ __all__ = [
     "ElmanParams",
     "GRUCarry",
     "GRUParams",
+    "GRUResetBeforeCarry",
+    "GRUResetBeforeParams",
+    "IndRNNCarry",
+    "IndRNNParams",
     "JANETCarry",
     "JANETParams",
+    "LSTM1997Carry",
+    "LSTM1997Params",
+    "LSTMAblationCarry",
+    "LSTMAblationParams",
     "LSTMCarry",
     "LSTMNorm",
     "LSTMParams",
@@ -37,25 +68,42 @@ __all__ = [
     "MGUCarry",
     "MGUParams",
     "Persistent",
+    "SRUCarry",
+    "SRUParams",
     "bidirectional",
     "cell",
     "elman",
     "elman_step",
     "explain",
     "gru",
+    "gru_reset_before",
+    "gru_reset_before_step",
     "gru_step",
+    "indrnn",
+    "indrnn_step",
     "init_elman",
     "init_gru",
+    "init_gru_reset_before",
+    "init_indrnn",
     "init_janet",
     "init_lstm",
+    "init_lstm_1997",
+    "init_lstm_ablation",
     "init_mgu",
+    "init_sru",
     "janet",
     "janet_step",
     "lstm",
+    "lstm_1997",
+    "lstm_1997_step",
+    "lstm_ablation",
+    "lstm_ablation_step",
     "lstm_step",
     "mgu",
     "mgu_step",
     "scan",
+    "sru",
+    "sru_step",
     "stack",
     "variational_dropout",
     "weight_drop",

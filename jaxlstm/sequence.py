@@ -1,6 +1,7 @@
 """`scan`: a cell over a sequence. Lengths, masks, resets and reversal live here."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -119,7 +120,7 @@ def _scan(cell, arguments, reverse, implementation):
         (params, xs, carry, initial, lengths, mask, resets)
     )
     time = jax.tree.leaves(xs)[0].shape[0]
-    order, valid, resets = _steps(time, lengths, mask, resets, reverse)
+    order, valid, resets = _order(time, lengths, mask, resets, reverse)
     carry, ys = unroll(
         cell,
         params,
@@ -158,23 +159,31 @@ def unroll(
     if cell.unroll is not None and implementation != "reference" and not empty:
         run = functools.partial(cell.unroll, valid=valid, resets=resets, initial=initial)
         served = run(params, carry, xs, implementation=implementation)
-    carry, ys = served or _reference(cell, params, carry, xs, valid, resets, initial)
+    carry, ys = served or steps(cell.step, params, carry, xs, valid, resets, initial)
     return carry, select(valid, ys, zeros(ys))
 
 
-def _reference(cell, params, carry, xs, valid, resets, initial):
-    """`lax.scan` of `cell.step`: what every implementation must equal."""
+def steps(
+    step: Callable,
+    params: Params,
+    carry: Carry,
+    xs: Any,
+    valid: Array | None,
+    resets: Array | None,
+    initial: Carry | None,
+) -> tuple[Carry, Any]:
+    """`lax.scan` of a cell's step: what every implementation must equal."""
 
-    def step(carry, s):
+    def body(carry, s):
         x, valid, reset = s
         carry = restart(reset, initial, carry)
-        new, y = cell.step(params, carry, x)
+        new, y = step(params, carry, x)
         return select(valid, new, carry), y
 
-    return lax.scan(step, carry, (xs, valid, resets))
+    return lax.scan(body, carry, (xs, valid, resets))
 
 
-def _steps(time, lengths, mask, resets, reverse):
+def _order(time, lengths, mask, resets, reverse):
     """The order of the run, a function of pytrees (T, *B, ...), its own inverse; `valid`; `resets`.
 
     `valid` and `resets` are in the order of time.

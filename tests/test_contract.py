@@ -12,18 +12,18 @@ from jaxlstm import testing
 STEP = jax.ShapeDtypeStruct((3, 4), jnp.float64)  # (B, D)
 
 
-class MGUParams(NamedTuple):
+class OwnParams(NamedTuple):
     w: jax.Array  # (D + H, 2, H)  gates f, n
     start: jax.Array  # (H,)  the carry before the first step, learned
 
 
 @jl.cell
-def mgu(hidden: int):
+def own_mgu(hidden: int):
     """Minimal gated unit (Zhou et al. 2016, arXiv:1603.09420), somebody's own: a step alone."""
 
     def init(key, x):
         shape = (x.shape[-1] + hidden, 2, hidden)
-        return MGUParams(0.5 * jax.random.normal(key, shape, x.dtype), jnp.ones(hidden, x.dtype))
+        return OwnParams(0.5 * jax.random.normal(key, shape, x.dtype), jnp.ones(hidden, x.dtype))
 
     def initial_carry(params, x, key=None):
         return jnp.broadcast_to(params.start, (*x.shape[:-1], hidden))
@@ -40,16 +40,34 @@ def mgu(hidden: int):
 CELLS = {
     "lstm": lambda: jl.lstm(5),
     "lstm peephole": lambda: jl.lstm(5, peephole=True),
+    "lstm every option": lambda: jl.lstm(
+        5, peephole=True, projection=2, layer_norm=True, cell_clip=0.5, gate_clip=1.0
+    ),
+    "lstm projection": lambda: jl.lstm(5, projection=2),
+    "nig": lambda: jl.lstm_ablation(5, "nig"),
+    "nfg": lambda: jl.lstm_ablation(5, "nfg"),
+    "nog": lambda: jl.lstm_ablation(5, "nog"),
+    "niaf": lambda: jl.lstm_ablation(5, "niaf"),
+    "noaf": lambda: jl.lstm_ablation(5, "noaf"),
+    "np": lambda: jl.lstm_ablation(5, "np"),
+    "cifg": lambda: jl.lstm_ablation(5, "cifg"),
+    "fgr": lambda: jl.lstm_ablation(5, "fgr"),
+    "lstm_1997": lambda: jl.lstm_1997(5),
     "gru": lambda: jl.gru(5),
+    "gru_reset_before": lambda: jl.gru_reset_before(5),
     "elman tanh": lambda: jl.elman(5),
     "elman relu": lambda: jl.elman(5, activation="relu"),
+    "mgu": lambda: jl.mgu(5),
+    "indrnn": lambda: jl.indrnn(5),
+    "janet": lambda: jl.janet(5),
+    "sru": lambda: jl.sru(5),
     "stack": lambda: jl.stack(jl.lstm(5), jl.gru(4)),
     "stack peephole": lambda: jl.stack(jl.elman(3), jl.lstm(5, peephole=True)),
     "dropout": lambda: jl.variational_dropout(jl.lstm(5), 0.3),
     "dropout everywhere": lambda: jl.variational_dropout(
         jl.lstm(5), 0.3, recurrent=0.3, outputs=0.3
     ),
-    "mgu": lambda: mgu(5),
+    "somebody's own": lambda: own_mgu(5),
 }
 
 

@@ -32,6 +32,7 @@ class Config:
     dropout: float = option(0.1, "dropped of what goes into each layer and out of the last")
     embedding_dropout: bool = option(True, "whether dropout applies to the embedding too")
     weight_drop: float = option(0.0, "dropped of each layer's recurrent weights, anew each window")
+    label_smoothing: float = option(0.0, "of each target's weight spread over all symbols")
     uniform: float = option(0.0, "all params from U(-a, a) with this a; 0: Glorot and orthogonal")
     # optimization
     optimizer: str = option("adamw", "adamw or sgd")
@@ -186,7 +187,7 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"{flag(name)}: expected at least {least}, got {getattr(config, name)}"
             )
-    for name in ("dropout", "weight_drop", "restart"):
+    for name in ("dropout", "weight_drop", "label_smoothing", "restart"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(
                 f"{flag(name)}: expected a number in [0, 1), got {getattr(config, name)}"

@@ -94,7 +94,14 @@ def losses(
     tokens: Array,
     targets: Array,
     key: Array | None,
-) -> tuple[Any, Array]:
-    """The carry, and nats (T, B) for each target."""
+) -> tuple[Any, Array, Array]:
+    """The carry, nats (T, B) for each target, and what training minimises: these with smoothing.
+
+    With a part ε of label smoothing a target is 1 - ε of itself and ε of all symbols alike
+    (Szegedy et al. 2015, arXiv:1512.00567, section 7; Pereyra et al. 2017, arXiv:1701.06548, for
+    language models).
+    """
     carry, scores = logits(config, params, carry, tokens, key)
-    return carry, optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+    nats = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+    alike = jax.nn.logsumexp(scores, axis=-1) - scores.mean(-1)
+    return carry, nats, nats + config.label_smoothing * (alike - nats)

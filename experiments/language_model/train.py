@@ -41,14 +41,14 @@ def train_step(config: Config, rule: optax.GradientTransformation, mesh: Mesh):
         carry = jax.tree.map(lambda c: jnp.where(anew, 0, c), state.carry)
 
         def loss(params):
-            after, nats = model.losses(config, params, carry, tokens, targets, key)
-            return nats.mean() * steps_in_loss, after
+            after, nats, smooth = model.losses(config, params, carry, tokens, targets, key)
+            return smooth.mean() * steps_in_loss, (nats.mean(), after)
 
-        (value, carry), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (_, (value, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         gradient, value = jax.lax.pmean((gradient, value), "data")
         updates, after = rule.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        return State(params, after, carry, state.key), value / steps_in_loss
+        return State(params, after, carry, state.key), value
 
     specs = State(P(), P(), P("data"), P())
     over_batch = P(None, "data")
@@ -67,7 +67,7 @@ def evaluator(config: Config, window: int = 256):
 
     @jax.jit
     def run(params, carry, tokens, targets, count):
-        carry, nats = model.losses(config, params, carry, tokens, targets, None)
+        carry, nats, _ = model.losses(config, params, carry, tokens, targets, None)
         return carry, jnp.where(jnp.arange(window)[:, None] < count, nats, 0).sum()
 
     def evaluate(params, tokens):

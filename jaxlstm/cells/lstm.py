@@ -29,6 +29,13 @@ class LSTMParams(NamedTuple):
     norm: LSTMNorm | None = None
 
 
+class LSTMTheta(NamedTuple):
+    """What `lstm_update` needs of the params."""
+
+    peephole: Array | None  # (3, H)  i, f, o
+    norm: tuple[LSTMNorm, Array] | None  # and b (4, H), which comes after it
+
+
 class LSTMCarry(NamedTuple):
     c: Array  # (*B, H)  cell state; float32 where h is of half precision
     h: Array  # (*B, R)  hidden state
@@ -94,7 +101,7 @@ def init_lstm(
 
 
 def lstm_update(
-    params: LSTMParams,
+    theta: LSTMTheta,
     carry: LSTMCarry,
     z: Array,
     u: Array,
@@ -108,24 +115,23 @@ def lstm_update(
     With layer normalisation z is x W alone. `candidate` (*B, H) multiplies g, for
     `recurrent_dropout`. The h that this gives has not been projected yet.
     """
-    c, norm = carry.c, params.norm
-    if norm is None:
-        a = z + u
-    else:
-        a = _normed(z, (-2, -1)) * norm.x + _normed(u, (-2, -1)) * norm.h + params.b
+    c, a = carry.c, z + u
+    if theta.norm is not None:
+        norm, b = theta.norm
+        a = _normed(z, (-2, -1)) * norm.x + _normed(u, (-2, -1)) * norm.h + b
     clip = lambda a, bound: a if bound is None else jnp.clip(a, -bound, bound)
     drop = lambda g: g if candidate is None else g * candidate
-    if params.peephole is None:
+    if theta.peephole is None:
         i, f, g, o = activate(clip(a, gate_clip), sigmoid, sigmoid, tanh, sigmoid)
         c = clip(f * c + i * drop(g), cell_clip)
     else:
-        p_i, p_f, p_o = params.peephole
+        p_i, p_f, p_o = theta.peephole
         a_i, a_f, a_g, a_o = gates(a)
         before = jnp.stack([a_i + p_i * c, a_f + p_f * c, a_g], -2)
         i, f, g = activate(clip(before, gate_clip), sigmoid, sigmoid, tanh)
         c = clip(f * c + i * drop(g), cell_clip)
         o = sigmoid(clip(a_o + p_o * c, gate_clip))
-    shown = c if norm is None else _normed(c, -1) * norm.c + norm.b_c
+    shown = c if theta.norm is None else _normed(c, -1) * norm.c + norm.b_c
     return LSTMCarry(c, o * jnp.tanh(shown))
 
 
@@ -192,11 +198,10 @@ def lstm_step(
 
 
 def _split(params: LSTMParams) -> Weights:
-    w_x, w_h, b, _, projection, norm = params
-    theta = params._replace(w_x=None, w_h=None, b=None, projection=None)
-    if norm is not None:  # the bias comes after it
-        b, theta = jnp.zeros_like(b), theta._replace(b=b)
-    return Weights(w_x, w_h, b, theta, projection)
+    w_x, w_h, b, peephole, projection, norm = params
+    if norm is None:
+        return Weights(w_x, w_h, b, LSTMTheta(peephole, None), projection)
+    return Weights(w_x, w_h, jnp.zeros_like(b), LSTMTheta(peephole, (norm, b)), projection)
 
 
 @cell
@@ -242,8 +247,7 @@ def lstm(
     check_size(hidden, "hidden")
     if projection is not None:
         check_size(projection, "projection")
-    clips = {"cell_clip": cell_clip, "gate_clip": gate_clip}
-    for name, bound in clips.items():
+    for name, bound in (("cell_clip", cell_clip), ("gate_clip", gate_clip)):
         check(bound is None or bound > 0, name, "a positive number or None", repr(bound))
 
     def init(key, x):
@@ -263,5 +267,6 @@ def lstm(
         zeros = lambda size, dtype: jnp.zeros((*x.shape[:-1], size), dtype)
         return LSTMCarry(zeros(hidden, wide), zeros(projection or hidden, dtype))
 
-    step = partial(lstm_step, **clips)
-    return init, initial_carry, step, GatedUnroll(partial(lstm_update, **clips), _split)
+    step = partial(lstm_step, cell_clip=cell_clip, gate_clip=gate_clip)
+    update = partial(lstm_update, cell_clip=cell_clip, gate_clip=gate_clip)
+    return init, initial_carry, step, GatedUnroll(update, _split)

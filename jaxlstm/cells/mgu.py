@@ -8,6 +8,7 @@ from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
 from jaxlstm.gates import sigmoid
+from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import project
 
@@ -64,8 +65,6 @@ def mgu_step(params: MGUParams, carry: MGUCarry, x: Array) -> tuple[MGUCarry, Ar
         n = tanh(x W_n + (f ⊙ h) U_n + b_n)
         h' = (1 - f) ⊙ h + f ⊙ n
 
-    The product with U_n waits for f, so that a sequence runs by `lax.scan` of the step.
-
     Args:
       params: the weights.
       carry: the state before, h (*B, H).
@@ -89,14 +88,24 @@ def mgu_step(params: MGUParams, carry: MGUCarry, x: Array) -> tuple[MGUCarry, Ar
       Zhou, Wu, Zhang and Zhou 2016, Minimal gated unit for recurrent neural networks,
       arXiv:1603.09420, table 1 (d).
     """
-    w_x, w_h, b = params
-    check_features(x, w_x.shape[0], "x", "params.w_x")
-    check_shape(carry.h, (*x.shape[:-1], w_h.shape[0]), "carry.h", "as x and params.w_h have it")
-    z = project(x, w_x) + b
-    f = sigmoid(z[..., 0, :] + project(carry.h, w_h[:, 0]))
-    n = jnp.tanh(z[..., 1, :] + project(f.astype(carry.h.dtype) * carry.h, w_h[:, 1]))
-    h = ((1 - f) * carry.h + f * n).astype(carry.h.dtype)
+    return _unroll.step(params, carry, x)
+
+
+def _inputs(params, x):
+    check_features(x, params.w_x.shape[0], "x", "params.w_x")
+    return project(x, params.w_x) + params.b
+
+
+def _recur(params, carry, z):
+    (h,), w_h = carry, params.w_h
+    check_shape(h, (*z.shape[:-2], w_h.shape[0]), "carry.h", "as x and params.w_h have it")
+    f = sigmoid(z[..., 0, :] + project(h, w_h[:, 0]))
+    n = jnp.tanh(z[..., 1, :] + project(f.astype(h.dtype) * h, w_h[:, 1]))
+    h = ((1 - f) * h + f * n).astype(h.dtype)
     return MGUCarry(h), h
+
+
+_unroll = HoistedUnroll(_inputs, _recur)
 
 
 @cell
@@ -133,4 +142,4 @@ def mgu(hidden: int) -> Parts:
         dtype, _ = state_dtypes(params, x)
         return MGUCarry(jnp.zeros((*x.shape[:-1], hidden), dtype))
 
-    return init, initial_carry, mgu_step
+    return init, initial_carry, mgu_step, _unroll

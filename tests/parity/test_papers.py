@@ -3,6 +3,8 @@
 Both sum the same products in another order, in float64, over at most seven steps: 1e-12.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,29 @@ T, B, D, H = 7, 3, 4, 5
 STEP = jax.ShapeDtypeStruct((B, D), jnp.float64)
 # name: (cell, its step by the paper, one step of input if it is not (B, D))
 CASES = {
-    "janet": (jl.janet(H), papers.janet),
+    "lstm": (jl.lstm(H), papers.lstm),
+    "lstm peephole": (jl.lstm(H, peephole=True), papers.lstm),
+    "lstm projection": (jl.lstm(H, projection=2), papers.lstm),
+    "lstm layer_norm": (jl.lstm(H, layer_norm=True), papers.lstm),
+    "lstm cell_clip": (jl.lstm(H, cell_clip=0.2), partial(papers.lstm, cell_clip=0.2)),
+    "lstm gate_clip": (jl.lstm(H, gate_clip=0.5), partial(papers.lstm, gate_clip=0.5)),
+    "lstm all options": (
+        jl.lstm(H, peephole=True, projection=2, layer_norm=True, cell_clip=0.2, gate_clip=0.5),
+        partial(papers.lstm, cell_clip=0.2, gate_clip=0.5),
+    ),
+    **{
+        f"lstm_ablation {name}": (jl.lstm_ablation(H, name), papers.ablation(name))
+        for name in ("nig", "nfg", "nog", "niaf", "noaf", "np", "cifg", "fgr")
+    },
+    "lstm_1997": (jl.lstm_1997(H), papers.lstm_1997),
+    "gru": (jl.gru(H), papers.gru),
+    "gru_reset_before": (jl.gru_reset_before(H), papers.gru_reset_before),
+    "elman": (jl.elman(H), papers.elman),
     "mgu": (jl.mgu(H), papers.mgu),
+    "indrnn": (jl.indrnn(H), papers.indrnn),
+    "janet": (jl.janet(H), papers.janet),
+    "sru": (jl.sru(H), papers.sru),
+    "sru D = H": (jl.sru(D), papers.sru),
 }
 
 
