@@ -8,8 +8,24 @@ from jaxlstm.cells.ablations import (
     lstm_ablation,
     lstm_ablation_step,
 )
+from jaxlstm.cells.convlstm import (
+    ConvLSTMCarry,
+    ConvLSTMParams,
+    convlstm,
+    convlstm_step,
+    init_convlstm,
+)
 from jaxlstm.cells.elman import ElmanCarry, ElmanParams, elman, elman_step, init_elman
 from jaxlstm.cells.gru import GRUCarry, GRUParams, gru, gru_step, init_gru
+from jaxlstm.cells.gru_d import (
+    GRUDCarry,
+    GRUDInput,
+    GRUDParams,
+    gru_d,
+    gru_d_step,
+    init_gru_d,
+    observation_intervals,
+)
 from jaxlstm.cells.gru_reset_before import (
     GRUResetBeforeCarry,
     GRUResetBeforeParams,
@@ -28,7 +44,25 @@ from jaxlstm.cells.lstm_1997 import (
     lstm_1997_step,
 )
 from jaxlstm.cells.mgu import MGUCarry, MGUParams, init_mgu, mgu, mgu_step
+from jaxlstm.cells.mingru import MinGRUCarry, MinGRUParams, init_mingru, mingru, mingru_step
+from jaxlstm.cells.minlstm import MinLSTMCarry, MinLSTMParams, init_minlstm, minlstm, minlstm_step
+from jaxlstm.cells.phased_lstm import (
+    PhasedLSTMCarry,
+    PhasedLSTMInput,
+    PhasedLSTMParams,
+    init_phased_lstm,
+    phased_lstm,
+    phased_lstm_step,
+)
 from jaxlstm.cells.sru import SRUCarry, SRUParams, init_sru, sru, sru_step
+from jaxlstm.cells.time_aware_lstm import (
+    TimeAwareLSTMCarry,
+    TimeAwareLSTMInput,
+    TimeAwareLSTMParams,
+    init_time_aware_lstm,
+    time_aware_lstm,
+    time_aware_lstm_step,
+)
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
 from jaxlstm.combine.noise import (
     DropoutCarry,
@@ -37,6 +71,7 @@ from jaxlstm.combine.noise import (
     weight_drop,
 )
 from jaxlstm.combine.stack import stack
+from jaxlstm.linear_recurrence import linear_recurrence
 from jaxlstm.sequence import explain, scan
 
 __version__ = "0.1.0"
@@ -45,11 +80,16 @@ __all__ = [
     "BidirectionalCarry",
     "BidirectionalParams",
     "Cell",
+    "ConvLSTMCarry",
+    "ConvLSTMParams",
     "DropoutCarry",
     "DropoutMasks",
     "ElmanCarry",
     "ElmanParams",
     "GRUCarry",
+    "GRUDCarry",
+    "GRUDInput",
+    "GRUDParams",
     "GRUParams",
     "GRUResetBeforeCarry",
     "GRUResetBeforeParams",
@@ -67,22 +107,38 @@ __all__ = [
     "Layer",
     "MGUCarry",
     "MGUParams",
+    "MinGRUCarry",
+    "MinGRUParams",
+    "MinLSTMCarry",
+    "MinLSTMParams",
     "Persistent",
+    "PhasedLSTMCarry",
+    "PhasedLSTMInput",
+    "PhasedLSTMParams",
     "SRUCarry",
     "SRUParams",
+    "TimeAwareLSTMCarry",
+    "TimeAwareLSTMInput",
+    "TimeAwareLSTMParams",
     "bidirectional",
     "cell",
+    "convlstm",
+    "convlstm_step",
     "elman",
     "elman_step",
     "explain",
     "gru",
+    "gru_d",
+    "gru_d_step",
     "gru_reset_before",
     "gru_reset_before_step",
     "gru_step",
     "indrnn",
     "indrnn_step",
+    "init_convlstm",
     "init_elman",
     "init_gru",
+    "init_gru_d",
     "init_gru_reset_before",
     "init_indrnn",
     "init_janet",
@@ -90,9 +146,14 @@ __all__ = [
     "init_lstm_1997",
     "init_lstm_ablation",
     "init_mgu",
+    "init_mingru",
+    "init_minlstm",
+    "init_phased_lstm",
     "init_sru",
+    "init_time_aware_lstm",
     "janet",
     "janet_step",
+    "linear_recurrence",
     "lstm",
     "lstm_1997",
     "lstm_1997_step",
@@ -101,10 +162,19 @@ __all__ = [
     "lstm_step",
     "mgu",
     "mgu_step",
+    "mingru",
+    "mingru_step",
+    "minlstm",
+    "minlstm_step",
+    "observation_intervals",
+    "phased_lstm",
+    "phased_lstm_step",
     "scan",
     "sru",
     "sru_step",
     "stack",
+    "time_aware_lstm",
+    "time_aware_lstm_step",
     "variational_dropout",
     "weight_drop",
 ]

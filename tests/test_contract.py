@@ -9,7 +9,12 @@ import pytest
 import jaxlstm as jl
 from jaxlstm import testing
 
-STEP = jax.ShapeDtypeStruct((3, 4), jnp.float64)  # (B, D)
+
+def of_shape(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float64)
+
+
+STEP = of_shape(3, 4)  # (B, D)
 
 
 class OwnParams(NamedTuple):
@@ -60,7 +65,14 @@ CELLS = {
     "mgu": lambda: jl.mgu(5),
     "indrnn": lambda: jl.indrnn(5),
     "janet": lambda: jl.janet(5),
+    "mingru": lambda: jl.mingru(5),
+    "minlstm": lambda: jl.minlstm(5),
     "sru": lambda: jl.sru(5),
+    "gru_d": lambda: jl.gru_d(5),
+    "time_aware_lstm": lambda: jl.time_aware_lstm(5),
+    "phased_lstm": lambda: jl.phased_lstm(5),
+    "convlstm 1D": lambda: jl.convlstm(2, (3,)),
+    "convlstm 2D peephole": lambda: jl.convlstm(2, (2, 3), peephole=True),
     "stack": lambda: jl.stack(jl.lstm(5), jl.gru(4)),
     "stack peephole": lambda: jl.stack(jl.elman(3), jl.lstm(5, peephole=True)),
     "dropout": lambda: jl.variational_dropout(jl.lstm(5), 0.3),
@@ -71,10 +83,19 @@ CELLS = {
 }
 
 
+STEPS = {  # of what the others do not take
+    "gru_d": jl.GRUDInput(STEP, STEP, STEP),
+    "time_aware_lstm": jl.TimeAwareLSTMInput(STEP, of_shape(3)),
+    "phased_lstm": jl.PhasedLSTMInput(STEP, of_shape(3)),
+    "convlstm 1D": of_shape(3, 5, 2),
+    "convlstm 2D peephole": of_shape(3, 3, 4, 2),
+}
+
+
 @pytest.mark.parametrize("law", testing.LAWS)
 @pytest.mark.parametrize("name", CELLS)
 def test_law(name, law):
-    law(CELLS[name](), jax.random.key(1), STEP)
+    law(CELLS[name](), jax.random.key(1), STEPS.get(name, STEP))
 
 
 @pytest.mark.parametrize("name", CELLS)

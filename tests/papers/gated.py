@@ -133,3 +133,18 @@ def sru(params, carry, x):
     c = f * c + (1 - f) * candidate
     x = x if params.w_skip is None else x @ params.w_skip
     return carry._replace(c=c), r * c + (1 - r) * np.sqrt(3) * x
+
+
+def mingru(params, carry, x):
+    """Feng et al. 2024, section 3.1."""
+    z, g = (x @ params.w_x[:, n] + params.b[n] for n in range(2))
+    h = (1 - sigmoid(z)) * carry.h + sigmoid(z) * g
+    return carry._replace(h=h), h
+
+
+def minlstm(params, carry, x):
+    """Feng et al. 2024, section 3.2."""
+    i, f, g = (x @ params.w_x[:, n] + params.b[n] for n in range(3))
+    i, f = sigmoid(i), sigmoid(f)
+    h = f / (f + i) * carry.h + i / (f + i) * g
+    return carry._replace(h=h), h

@@ -12,11 +12,19 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.testing.oracle import draw
+from tests.papers import convlstm, irregular
 from tests.papers import gated as papers
 from tests.parity.agreement import agree
 
 T, B, D, H = 7, 3, 4, 5
-STEP = jax.ShapeDtypeStruct((B, D), jnp.float64)
+
+
+def of_shape(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float64)
+
+
+STEP = of_shape(B, D)
+PHASED = jl.PhasedLSTMInput(STEP, of_shape(B))
 # name: (cell, its step by the paper, one step of input if it is not (B, D))
 CASES = {
     "lstm": (jl.lstm(H), papers.lstm),
@@ -40,8 +48,33 @@ CASES = {
     "mgu": (jl.mgu(H), papers.mgu),
     "indrnn": (jl.indrnn(H), papers.indrnn),
     "janet": (jl.janet(H), papers.janet),
+    "mingru": (jl.mingru(H), papers.mingru),
+    "minlstm": (jl.minlstm(H), papers.minlstm),
     "sru": (jl.sru(H), papers.sru),
     "sru D = H": (jl.sru(D), papers.sru),
+    "gru_d": (jl.gru_d(H), irregular.gru_d, jl.GRUDInput(STEP, STEP, STEP)),
+    "time_aware_lstm": (
+        jl.time_aware_lstm(H),
+        irregular.time_aware_lstm,
+        jl.TimeAwareLSTMInput(STEP, of_shape(B)),
+    ),
+    "phased_lstm": (jl.phased_lstm(H), irregular.phased_lstm, PHASED),
+    "phased_lstm leak": (
+        jl.phased_lstm(H, leak=0.3),
+        partial(irregular.phased_lstm, leak=0.3),
+        PHASED,
+    ),
+    "convlstm 1D": (jl.convlstm(2, (3,)), convlstm.convlstm, of_shape(B, 6, D)),
+    "convlstm 2D peephole": (
+        jl.convlstm(2, (2, 3), peephole=True),
+        convlstm.convlstm,
+        of_shape(B, 3, 5, D),
+    ),
+    "convlstm 3D peephole": (
+        jl.convlstm(2, (1, 2, 3), peephole=True),
+        convlstm.convlstm,
+        of_shape(B, 2, 3, 4, D),
+    ),
 }
 
 
