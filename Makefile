@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench parity docs clean
 
 help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
 	@echo "make test    format, lint, types and all tests"
 	@echo "make bench   this library's sequence beside Flax's"
+	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
 	@echo "make docs    the reference, in build/docs"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -32,6 +33,10 @@ test: lint
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m experiments.benchmarks.scan
+
+parity: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'
+	$(BIN)/python -m tests.parity
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

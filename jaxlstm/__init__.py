@@ -1,5 +1,13 @@
 """Recurrent networks in JAX: cells as pairs of pure functions, sequences as scans of them."""
 
+from jaxlstm.attention import (
+    Attended,
+    AttentionCarry,
+    AttentionParams,
+    Memory,
+    attend,
+    attention,
+)
 from jaxlstm.base import Cell, Layer, Persistent, cell
 from jaxlstm.cells.ablations import (
     LSTMAblationCarry,
@@ -33,6 +41,15 @@ from jaxlstm.cells.gru_reset_before import (
     gru_reset_before_step,
     init_gru_reset_before,
 )
+from jaxlstm.cells.hyper_lstm import (
+    HyperLSTMCarry,
+    HyperLSTMNorm,
+    HyperLSTMParams,
+    HyperLSTMSmallParams,
+    hyper_lstm,
+    hyper_lstm_step,
+    init_hyper_lstm,
+)
 from jaxlstm.cells.indrnn import IndRNNCarry, IndRNNParams, indrnn, indrnn_step, init_indrnn
 from jaxlstm.cells.janet import JANETCarry, JANETParams, init_janet, janet, janet_step
 from jaxlstm.cells.lstm import LSTMCarry, LSTMNorm, LSTMParams, init_lstm, lstm, lstm_step
@@ -46,6 +63,15 @@ from jaxlstm.cells.lstm_1997 import (
 from jaxlstm.cells.mgu import MGUCarry, MGUParams, init_mgu, mgu, mgu_step
 from jaxlstm.cells.mingru import MinGRUCarry, MinGRUParams, init_mingru, mingru, mingru_step
 from jaxlstm.cells.minlstm import MinLSTMCarry, MinLSTMParams, init_minlstm, minlstm, minlstm_step
+from jaxlstm.cells.mlstm import MLSTMCarry, MLSTMParams, init_mlstm, mlstm, mlstm_step
+from jaxlstm.cells.mogrifier_lstm import (
+    MogrifierLSTMCarry,
+    MogrifierLSTMParams,
+    MogrifierRound,
+    init_mogrifier_lstm,
+    mogrifier_lstm,
+    mogrifier_lstm_step,
+)
 from jaxlstm.cells.phased_lstm import (
     PhasedLSTMCarry,
     PhasedLSTMInput,
@@ -54,6 +80,7 @@ from jaxlstm.cells.phased_lstm import (
     phased_lstm,
     phased_lstm_step,
 )
+from jaxlstm.cells.slstm import SLSTMCarry, SLSTMParams, init_slstm, slstm, slstm_step
 from jaxlstm.cells.sru import SRUCarry, SRUParams, init_sru, sru, sru_step
 from jaxlstm.cells.time_aware_lstm import (
     TimeAwareLSTMCarry,
@@ -70,13 +97,34 @@ from jaxlstm.combine.noise import (
     variational_dropout,
     weight_drop,
 )
+from jaxlstm.combine.pyramid import pyramid
+from jaxlstm.combine.recurrent_dropout import (
+    RecurrentDropoutCarry,
+    recurrent_dropout,
+    recurrent_dropout_step,
+)
+from jaxlstm.combine.skip import residual, skip
 from jaxlstm.combine.stack import stack
+from jaxlstm.combine.zoneout import (
+    ZoneoutCarry,
+    ZoneoutMasks,
+    expected_zoneout,
+    zoneout,
+    zoneout_step,
+)
 from jaxlstm.linear_recurrence import linear_recurrence
+from jaxlstm.losses.activation import (
+    activation_regularization,
+    temporal_activation_regularization,
+)
 from jaxlstm.sequence import explain, scan
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attended",
+    "AttentionCarry",
+    "AttentionParams",
     "BidirectionalCarry",
     "BidirectionalParams",
     "Cell",
@@ -93,6 +141,10 @@ __all__ = [
     "GRUParams",
     "GRUResetBeforeCarry",
     "GRUResetBeforeParams",
+    "HyperLSTMCarry",
+    "HyperLSTMNorm",
+    "HyperLSTMParams",
+    "HyperLSTMSmallParams",
     "IndRNNCarry",
     "IndRNNParams",
     "JANETCarry",
@@ -107,25 +159,40 @@ __all__ = [
     "Layer",
     "MGUCarry",
     "MGUParams",
+    "MLSTMCarry",
+    "MLSTMParams",
+    "Memory",
     "MinGRUCarry",
     "MinGRUParams",
     "MinLSTMCarry",
     "MinLSTMParams",
+    "MogrifierLSTMCarry",
+    "MogrifierLSTMParams",
+    "MogrifierRound",
     "Persistent",
     "PhasedLSTMCarry",
     "PhasedLSTMInput",
     "PhasedLSTMParams",
+    "RecurrentDropoutCarry",
+    "SLSTMCarry",
+    "SLSTMParams",
     "SRUCarry",
     "SRUParams",
     "TimeAwareLSTMCarry",
     "TimeAwareLSTMInput",
     "TimeAwareLSTMParams",
+    "ZoneoutCarry",
+    "ZoneoutMasks",
+    "activation_regularization",
+    "attend",
+    "attention",
     "bidirectional",
     "cell",
     "convlstm",
     "convlstm_step",
     "elman",
     "elman_step",
+    "expected_zoneout",
     "explain",
     "gru",
     "gru_d",
@@ -133,6 +200,8 @@ __all__ = [
     "gru_reset_before",
     "gru_reset_before_step",
     "gru_step",
+    "hyper_lstm",
+    "hyper_lstm_step",
     "indrnn",
     "indrnn_step",
     "init_convlstm",
@@ -140,6 +209,7 @@ __all__ = [
     "init_gru",
     "init_gru_d",
     "init_gru_reset_before",
+    "init_hyper_lstm",
     "init_indrnn",
     "init_janet",
     "init_lstm",
@@ -148,7 +218,10 @@ __all__ = [
     "init_mgu",
     "init_mingru",
     "init_minlstm",
+    "init_mlstm",
+    "init_mogrifier_lstm",
     "init_phased_lstm",
+    "init_slstm",
     "init_sru",
     "init_time_aware_lstm",
     "janet",
@@ -166,15 +239,29 @@ __all__ = [
     "mingru_step",
     "minlstm",
     "minlstm_step",
+    "mlstm",
+    "mlstm_step",
+    "mogrifier_lstm",
+    "mogrifier_lstm_step",
     "observation_intervals",
     "phased_lstm",
     "phased_lstm_step",
+    "pyramid",
+    "recurrent_dropout",
+    "recurrent_dropout_step",
+    "residual",
     "scan",
+    "skip",
+    "slstm",
+    "slstm_step",
     "sru",
     "sru_step",
     "stack",
+    "temporal_activation_regularization",
     "time_aware_lstm",
     "time_aware_lstm_step",
     "variational_dropout",
     "weight_drop",
+    "zoneout",
+    "zoneout_step",
 ]

@@ -68,13 +68,15 @@ class Layer(NamedTuple):
 
     Attributes:
       init: `(key, x) -> params`; `x` is one step, as for `Cell.init`.
-      apply: `(params, xs, *, key=None, lengths=None, mask=None, resets=None,
-        implementation=None) -> (carry, ys)`; `xs` is (T, *B, D).
+      apply: `(params, xs, carry=None, *, key=None, lengths=None, mask=None, resets=None,
+        implementation=None, checkpoint=None) -> (carry, ys)`; `xs` is (T, *B, D).
+      shorten: `lengths -> lengths` of the outputs, or None where they are those of the inputs.
       name: the call that made the layer.
     """
 
     init: Callable[..., Params]
     apply: Callable[..., tuple[Carry, Any]]
+    shorten: Callable[[Any], Any] | None = None
     name: str = "layer"
 
     def __repr__(self) -> str:

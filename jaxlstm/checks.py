@@ -53,3 +53,50 @@ def check_features(x: Any, features: int, argument: str, owner: str) -> None:
 def is_concrete(value: Any) -> bool:
     """Whether the numbers of an array can be looked at now, outside of any tracing."""
     return not isinstance(value, jax.core.Tracer)
+
+
+def check_xs(xs: Any) -> tuple[int, ...]:
+    """The shape of a sequence's first array; ValueError unless all have one number of steps."""
+    leaves = jax.tree.leaves(xs)
+    check(bool(leaves), "xs", "an array (T, *B, D)", repr(xs))
+    for x in leaves:
+        check(
+            hasattr(x, "ndim") and hasattr(x, "dtype") and x.ndim >= 1,
+            "xs",
+            "arrays with time as their first axis",
+            describe(x),
+        )
+    times = {x.shape[0] for x in leaves}
+    check(len(times) == 1, "xs", "one number of steps", f"{sorted(times)}")
+    return leaves[0].shape
+
+
+def check_lengths(lengths: Any, shape: tuple[int, ...]) -> Any:
+    """The lengths as an array; ValueError unless they fit sequences of that shape, (T, *B, D)."""
+    if lengths is None:
+        return None
+    values = lengths if hasattr(lengths, "dtype") else np.asarray(lengths)
+    batch = shape[1 : 1 + values.ndim]
+    check(jnp.issubdtype(values.dtype, jnp.integer), "lengths", "integers", describe(values))
+    expected = f"the batch axes of xs, which is {shape} with time first"
+    check(values.shape == batch, "lengths", expected, describe(values))
+    if is_concrete(values) and values.size:
+        low, high = int(np.asarray(values).min()), int(np.asarray(values).max())
+        check(
+            low >= 0 and high <= shape[0],
+            "lengths",
+            f"values in [0, {shape[0]}]",
+            f"{low} to {high}",
+        )
+    return jnp.asarray(values)
+
+
+def check_flags(flags: Any, argument: str, shape: tuple[int, ...]) -> Any:
+    """A mask or resets as an array; ValueError unless booleans that fit that shape, (T, *B, D)."""
+    if flags is None:
+        return None
+    flags = flags if hasattr(flags, "dtype") else np.asarray(flags)
+    check(flags.dtype == bool, argument, "booleans", describe(flags))
+    fits = flags.ndim >= 1 and flags.shape == shape[: flags.ndim]
+    check(fits, argument, f"time and the batch axes of xs, which is {shape}", describe(flags))
+    return jnp.asarray(flags)

@@ -35,7 +35,9 @@ from jaxlstm.kernels.recurrence import Inputs, Update, Weights, accumulator, adv
 BATCH_AXES = (None, 1, 0, 0, 1, 1)  # of the leaves of each part of Inputs
 
 
-def gated_step(update: Update, weights: Weights, carry: Carry, x: Array) -> tuple[Carry, Array]:
+def gated_step(
+    update: Update, weights: Weights, carry: Carry, x: Array, mask: Array | None = None
+) -> tuple[Carry, Array]:
     """One step of the recurrence: its definition.
 
     Args:
@@ -43,6 +45,7 @@ def gated_step(update: Update, weights: Weights, carry: Carry, x: Array) -> tupl
       weights: W (D, *G, H), U (R, *G, H), b (*G, H), theta, and P (H, R) or None.
       carry: a NamedTuple with a field h, (*B, R).
       x: (*B, D).
+      mask: (*B, R) multiplies h in the recurrent product, for `variational_dropout`.
 
     Returns:
       The carry after the step, in the dtypes of the carry before; and its h.
@@ -52,7 +55,8 @@ def gated_step(update: Update, weights: Weights, carry: Carry, x: Array) -> tupl
     """
     _check(weights, carry, x, "x")
     z = project(x, weights.w_x) + weights.b
-    carry = advance(update, weights, carry, z, project(carry.h, weights.w_h))
+    h = carry.h if mask is None else carry.h * mask
+    carry = advance(update, weights, carry, z, project(h, weights.w_h))
     return carry, carry.h
 
 

@@ -1,16 +1,17 @@
 """`scan`: a cell over a sequence. Lengths, masks, resets and reversal live here."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxlstm.base import Array, Carry, Cell, Params, restart, select
-from jaxlstm.checks import check, describe, is_concrete
+from jaxlstm.base import Array, Carry, Cell, Params, Persistent, restart, select
+from jaxlstm.blocks import in_blocks
+from jaxlstm.checks import check, check_flags, check_lengths, check_size, check_xs
 
 
 def scan(
@@ -25,6 +26,7 @@ def scan(
     resets: Any = None,
     reverse: bool = False,
     implementation: str | None = None,
+    checkpoint: int | str | None = None,
 ) -> tuple[Carry, Any]:
     """Runs a cell over a sequence, or a ragged batch of them.
 
@@ -53,6 +55,9 @@ def scan(
         their own times, and `resets` still mark the first step in time of each segment.
       implementation: None for the first that can serve, `"reference"` for `lax.scan` of
         `cell.step`, or a name that `explain` lists.
+      checkpoint: for long sequences: the number of steps in a segment, of which the gradient
+        keeps the first carry alone and runs the segment again; `"sqrt"` for the square root
+        of T, None to keep every carry.
 
     Returns:
       The carry after each sequence's own last step, and ys (T, *B, H), zero where a step is
@@ -72,15 +77,15 @@ def scan(
       ((5, 2, 8), (2, 8), True)
     """
     check(isinstance(cell, Cell), "cell", "a Cell (a Layer has its own apply)", repr(cell))
-    shape = _check_xs(xs)
-    lengths = _check_lengths(lengths, shape)
-    mask = _check_flags(mask, "mask", shape)
-    resets = _check_flags(resets, "resets", shape)
+    shape = check_xs(xs)
+    lengths = check_lengths(lengths, shape)
+    mask = check_flags(mask, "mask", shape)
+    resets = check_flags(resets, "resets", shape)
     ranks = {a.ndim for a in (mask, resets) if a is not None}
     ranks |= {lengths.ndim + 1} if lengths is not None else set()
     check(len(ranks) < 2, "lengths, mask, resets", "the same batch axes in each", f"ranks {ranks}")
     arguments = (params, xs, carry, key, lengths, mask, resets)
-    return _scan(cell, arguments, bool(reverse), implementation)
+    return _scan(cell, arguments, bool(reverse), implementation, _segment(checkpoint, shape[0]))
 
 
 def explain(cell: Cell, params: Params, xs: Any) -> dict[str, Any]:
@@ -107,8 +112,23 @@ def explain(cell: Cell, params: Params, xs: Any) -> dict[str, Any]:
     return answers if nested else {**answers, "reference": None}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def _scan(cell, arguments, reverse, implementation):
+def _segment(checkpoint, time):
+    if checkpoint is None:
+        return None
+    if checkpoint == "sqrt":
+        return max(1, math.isqrt(time))
+    check(
+        isinstance(checkpoint, int | str),
+        "checkpoint",
+        "a number of steps, 'sqrt' or None",
+        repr(checkpoint),
+    )
+    check_size(checkpoint, "checkpoint")
+    return checkpoint
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _scan(cell, arguments, reverse, implementation, segment):
     params, xs, carry, key, lengths, mask, resets = arguments
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     _check_carry(cell, params, first, carry)
@@ -121,16 +141,18 @@ def _scan(cell, arguments, reverse, implementation):
     )
     time = jax.tree.leaves(xs)[0].shape[0]
     order, valid, resets = _order(time, lengths, mask, resets, reverse)
-    carry, ys = unroll(
-        cell,
-        params,
-        carry,
-        order(xs),
-        valid=order(valid),
-        resets=order(resets),
-        initial=initial,
-        implementation=implementation,
-    )
+
+    def run(carry, _, s):
+        xs, valid, resets = s
+        options = dict(initial=initial, implementation=implementation)
+        return unroll(cell, params, carry, xs, valid=valid, resets=resets, **options)
+
+    run_steps = (order(xs), order(valid), order(resets))
+    if segment is None or segment >= time:
+        carry, ys = run(carry, 0, run_steps)
+    else:
+        kept = jax.checkpoint(run, prevent_cse=False)
+        carry, ys = in_blocks(kept, carry, run_steps, segment)
     return carry, order(ys)
 
 
@@ -206,6 +228,14 @@ def _order(time, lengths, mask, resets, reverse):
     return order, valid, resets
 
 
+def valid_steps(xs: Any, lengths: Any, mask: Any) -> Any:
+    """`xs` (T, *B, ...), with zeros where a step is not valid."""
+    time = jax.tree.leaves(xs)[0].shape[0]
+    lengths = None if lengths is None else jnp.asarray(lengths)
+    _, valid, _ = _order(time, lengths, None if mask is None else jnp.asarray(mask), None, False)
+    return select(valid, xs, jax.tree.map(jnp.zeros_like, xs))
+
+
 def _vary_alike(tree):
     """Under `shard_map`: lets every leaf vary over all the mesh axes that any leaf varies over.
 
@@ -219,54 +249,14 @@ def _vary_alike(tree):
     return jax.tree.map(cast, tree)
 
 
-def _check_xs(xs):
-    leaves = jax.tree.leaves(xs)
-    check(bool(leaves), "xs", "an array (T, *B, D)", repr(xs))
-    for x in leaves:
-        check(
-            hasattr(x, "ndim") and hasattr(x, "dtype") and x.ndim >= 1,
-            "xs",
-            "arrays with time as their first axis",
-            describe(x),
-        )
-    times = {x.shape[0] for x in leaves}
-    check(len(times) == 1, "xs", "one number of steps", f"{sorted(times)}")
-    return leaves[0].shape
-
-
-def _check_lengths(lengths, shape):
-    if lengths is None:
-        return None
-    values = lengths if hasattr(lengths, "dtype") else np.asarray(lengths)
-    batch = shape[1 : 1 + values.ndim]
-    check(jnp.issubdtype(values.dtype, jnp.integer), "lengths", "integers", describe(values))
-    expected = f"the batch axes of xs, which is {shape} with time first"
-    check(values.shape == batch, "lengths", expected, describe(values))
-    if is_concrete(values) and values.size:
-        low, high = int(np.asarray(values).min()), int(np.asarray(values).max())
-        check(
-            low >= 0 and high <= shape[0],
-            "lengths",
-            f"values in [0, {shape[0]}]",
-            f"{low} to {high}",
-        )
-    return jnp.asarray(values)
-
-
-def _check_flags(flags, argument, shape):
-    if flags is None:
-        return None
-    flags = flags if hasattr(flags, "dtype") else np.asarray(flags)
-    check(flags.dtype == bool, argument, "booleans", describe(flags))
-    fits = flags.ndim >= 1 and flags.shape == shape[: flags.ndim]
-    check(fits, argument, f"time and the batch axes of xs, which is {shape}", describe(flags))
-    return jnp.asarray(flags)
-
-
 def _check_carry(cell, params, first, carry):
     if carry is None:
         return
     expected = jax.eval_shape(lambda key: cell.initial_carry(params, first, key), jax.random.key(0))
+    # What belongs to the run (an attention's memory) has sizes of its own.
+    lasting = lambda a: isinstance(a, Persistent)
+    free = lambda tree: jax.tree.map(lambda a: None if lasting(a) else a, tree, is_leaf=lasting)
+    expected, carry = free(expected), free(carry)
     shapes = lambda tree: jax.tree.map(lambda a: tuple(jnp.shape(a)), tree)
     same = jax.tree.structure(expected) == jax.tree.structure(carry)
     same = same and jax.tree.leaves(shapes(expected)) == jax.tree.leaves(shapes(carry))

@@ -8,6 +8,7 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm import testing
+from tests.papers.attention import reading
 
 
 def of_shape(*shape):
@@ -68,6 +69,24 @@ CELLS = {
     "mingru": lambda: jl.mingru(5),
     "minlstm": lambda: jl.minlstm(5),
     "sru": lambda: jl.sru(5),
+    "slstm": lambda: jl.slstm(5),
+    "slstm heads": lambda: jl.slstm(6, heads=2),
+    "slstm exp": lambda: jl.slstm(5, forget="exp"),
+    "mlstm": lambda: jl.mlstm(6, heads=2, key_size=2),
+    "mlstm exp": lambda: jl.mlstm(5, forget="exp"),
+    "hyper_lstm": lambda: jl.hyper_lstm(5, hyper=3, embedding=2),
+    "hyper_lstm norm": lambda: jl.hyper_lstm(5, hyper=3, embedding=2, layer_norm=True),
+    "mogrifier_lstm": lambda: jl.mogrifier_lstm(5),
+    "mogrifier_lstm rank": lambda: jl.mogrifier_lstm(5, rounds=3, rank=2),
+    "attention additive": lambda: reading(jl.attention(jl.gru(5), "additive", memory=6, size=3), 6),
+    "attention dot": lambda: reading(jl.attention(jl.gru(5), "dot", memory=5, size=3), 5),
+    "attention general unfed": lambda: reading(
+        jl.attention(jl.lstm(5), "general", memory=6, size=3, feeding=False), 6
+    ),
+    "attention concat": lambda: reading(jl.attention(jl.lstm(5), "concat", memory=6, size=3), 6),
+    "attention location": lambda: reading(
+        jl.attention(jl.gru(5), "location", memory=6, size=3, positions=5), 6
+    ),
     "gru_d": lambda: jl.gru_d(5),
     "time_aware_lstm": lambda: jl.time_aware_lstm(5),
     "phased_lstm": lambda: jl.phased_lstm(5),
@@ -79,6 +98,12 @@ CELLS = {
     "dropout everywhere": lambda: jl.variational_dropout(
         jl.lstm(5), 0.3, recurrent=0.3, outputs=0.3
     ),
+    "dropout gru": lambda: jl.variational_dropout(jl.gru(5), 0.3, recurrent=0.3),
+    "zoneout": lambda: jl.zoneout(jl.lstm(5), c=0.4, h=0.3),
+    "expected zoneout": lambda: jl.expected_zoneout(jl.lstm(5), c=0.4, h=0.3),
+    "recurrent dropout": lambda: jl.recurrent_dropout(jl.gru(5), 0.3),
+    "residual": lambda: jl.residual(jl.lstm(4)),
+    "skip": lambda: jl.skip(jl.gru_reset_before(5)),
     "somebody's own": lambda: own_mgu(5),
 }
 

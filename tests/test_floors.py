@@ -15,22 +15,35 @@ MODULES = {
     ".".join(("jaxlstm", *path.relative_to(ROOT).with_suffix("").parts)): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-CORE = ["jaxlstm.base", "jaxlstm.checks"]
+CORE = ["jaxlstm.base", "jaxlstm.checks", "jaxlstm.blocks"]
 MATHS = [*CORE, "jaxlstm.gates", "jaxlstm.initializers"]
 SEQUENCE = [*MATHS, "jaxlstm.kernels", "jaxlstm.gated", "jaxlstm.sequence"]
 # What each module may import of this package (and what is in it), and from elsewhere.
 FLOORS = {
     "jaxlstm.base": ([], ["jax"]),
     "jaxlstm.checks": ([], ["jax", "numpy"]),
+    "jaxlstm.blocks": ([], ["jax"]),
     "jaxlstm.gates": (CORE, ["jax", "numpy"]),
     "jaxlstm.initializers": (CORE, ["jax"]),
     "jaxlstm.kernels": ([*CORE, "jaxlstm.kernels"], ["jax"]),
     "jaxlstm.gated": ([*CORE, "jaxlstm.kernels"], ["jax"]),
-    "jaxlstm.sequence": (CORE, ["jax", "numpy"]),
+    "jaxlstm.sequence": (CORE, ["jax"]),
     "jaxlstm.hoisted": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.linear_recurrence": (CORE, ["jax"]),
-    "jaxlstm.cells": ([*SEQUENCE, "jaxlstm.hoisted", "jaxlstm.linear_recurrence"], ["jax", "numpy"]),
+    "jaxlstm.cells": (
+        [*SEQUENCE, "jaxlstm.hoisted", "jaxlstm.linear_recurrence"],
+        ["jax", "numpy"],
+    ),
+    "jaxlstm.combine.noise": ([*CORE, "jaxlstm.gated"], ["jax"]),
+    "jaxlstm.combine.recurrent_dropout": (
+        [*CORE, "jaxlstm.gated", "jaxlstm.combine.noise"],
+        ["jax"],
+    ),
+    "jaxlstm.combine.zoneout": ([*CORE, "jaxlstm.combine.noise"], ["jax"]),
+    "jaxlstm.combine.pyramid": ([*CORE, "jaxlstm.sequence", "jaxlstm.combine.stack"], ["jax"]),
     "jaxlstm.combine": ([*CORE, "jaxlstm.sequence"], ["jax"]),
+    "jaxlstm.attention": (SEQUENCE, ["jax", "numpy"]),
+    "jaxlstm.losses": (CORE, ["jax"]),
     "jaxlstm.data": ([], ["numpy"]),
     "jaxlstm.train": ([*CORE, "jaxlstm.data"], ["jax", "numpy", "optax", "orbax"]),
     "jaxlstm.testing": ([*SEQUENCE, "jaxlstm.testing"], ["jax", "numpy"]),

@@ -6,6 +6,7 @@ from jax import lax
 
 import jaxlstm as jl
 from jaxlstm import kernels
+from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import blocked
 from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
 from tests import papers
@@ -33,7 +34,7 @@ def test_a_scan_in_blocks_is_the_scan(time, length, reverse):
     def block(carry, start, values):
         return lax.scan(step, carry, (start + jnp.arange(len(values)), values), reverse=reverse)
 
-    actual = blocked.in_blocks(block, jnp.ones(2), values, length, reverse)
+    actual = in_blocks(block, jnp.ones(2), values, length, reverse)
     expected = lax.scan(step, jnp.ones(2), (jnp.arange(time), values), reverse=reverse)
     papers.close(actual, expected, 1e-14)
 

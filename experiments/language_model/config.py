@@ -101,7 +101,7 @@ PRESETS: dict[str, Config] = {
     # Tiny Shakespeare in five minutes; `--preset char-small --corpus tinyshakespeare`.
     "char-small": Config(dropout=0.2, steps=2900),
     # A good character model in an hour; `--preset char --corpus tinyshakespeare`.
-    "char": Config(layers=2, dropout=0.5, weight_drop=0.3, weight_decay=0.05, steps=9000),
+    "char": Config(layers=2, dropout=0.4, weight_drop=0.2, label_smoothing=0.04, steps=10_000),
     "zaremba-small": _ZAREMBA_SMALL,
     # The same paper, "medium regularized": 2 x 650, U(-0.05, 0.05), dropout 0.5, 35 steps,
     # 39 epochs, rate 1 divided by 1.2 after each epoch past the 6th.

@@ -50,11 +50,17 @@ def init_gru(key: Array, features: int, hidden: int, *, dtype: Any = jnp.float32
     return GRUParams(w_x, w_h, jnp.zeros((3, hidden), dtype), jnp.zeros(hidden, dtype))
 
 
-def gru_update(b_n: Array, carry: GRUCarry, z: Array, u: Array) -> GRUCarry:
-    """The elementwise part of `gru_step`, of z = x W + b and u = h U, both (*B, 3, H)."""
+def gru_update(
+    b_n: Array, carry: GRUCarry, z: Array, u: Array, *, candidate: Array | None = None
+) -> GRUCarry:
+    """The elementwise part of `gru_step`, of z = x W + b and u = h U, both (*B, 3, H).
+
+    `candidate` (*B, H) multiplies n, for `recurrent_dropout`.
+    """
     (z_r, z_z, z_n), (u_r, u_z, u_n) = gates(z), gates(u)
     r, keep = activate(jnp.stack([z_r + u_r, z_z + u_z], -2), sigmoid, sigmoid)
     n = jnp.tanh(z_n + r * (u_n + b_n))
+    n = n if candidate is None else n * candidate
     return GRUCarry((1 - keep) * n + keep * carry.h)
 
 

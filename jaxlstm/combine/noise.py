@@ -6,6 +6,7 @@ import jax
 
 from jaxlstm.base import Array, Carry, Cell, Params, Persistent, cell
 from jaxlstm.checks import check
+from jaxlstm.gated import GatedUnroll, gated_step
 
 
 class DropoutMasks(NamedTuple):
@@ -51,7 +52,7 @@ def variational_dropout(
 ) -> Cell:
     """A cell with dropout whose masks are drawn once a sequence.
 
-        carry_t, y_t = step(params, carry_{t-1} with h ⊙ m_h, x_t ⊙ m_x);   y_t ⊙ m_y
+        carry_t, y_t = step(params, carry_{t-1}, x_t ⊙ m_x) with (h_{t-1} ⊙ m_h) U;   y_t ⊙ m_y
 
     The masks come with the initial carry, which needs a key, and stay in the carry: they last
     as long as it is handed on, and a reset does not change them. To evaluate, use the bare
@@ -60,16 +61,17 @@ def variational_dropout(
     Args:
       bare: the cell to drop the inputs and outputs of.
       rate: how much of the inputs to drop, in [0, 1).
-      recurrent: how much of h to drop on its way into the next step, in [0, 1); the cell's
-        carry must have a field h. With it the sequence runs by `lax.scan` of the step.
+      recurrent: how much of h to drop in the recurrent product, in [0, 1), for a cell of the
+        gated recurrence (`lstm`, `gru`, `elman`, ...); what a GRU keeps of h is not dropped.
+        With it the sequence runs by `lax.scan` of the step.
       outputs: how much of the outputs to drop, in [0, 1).
 
     Returns:
       A Cell with the params of the bare one and the carry `DropoutCarry`.
 
     Raises:
-      ValueError: if a rate is outside of [0, 1); when an initial carry is made, if there is
-        no key.
+      ValueError: if a rate is outside of [0, 1), or `recurrent` is given for a cell that is not
+        of the gated recurrence; when an initial carry is made, if there is no key.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -86,6 +88,8 @@ def variational_dropout(
     check(isinstance(bare, Cell), "bare", "a Cell", repr(bare))
     for name, value in (("rate", rate), ("recurrent", recurrent), ("outputs", outputs)):
         check(0 <= value < 1, name, "a number in [0, 1)", repr(value))
+    gated = bare.unroll if isinstance(bare.unroll, GatedUnroll) else None
+    check(not recurrent or gated is not None, "recurrent", f"0 for {bare}", recurrent)
 
     def initial_carry(params, x, key=None):
         if key is None:
@@ -93,18 +97,18 @@ def variational_dropout(
         of_carry, *keys = jax.random.split(key, 4)
         carry = bare.initial_carry(params, x, of_carry)
         y = jax.eval_shape(bare.step, params, carry, x)[1]
-        if recurrent:
-            check(hasattr(carry, "h"), "recurrent", "0 for a cell whose carry has no h", recurrent)
         shaped = (x, carry.h if recurrent else None, y)
         rates = (rate, recurrent, outputs)
         masks = DropoutMasks(*map(_draw, keys, shaped, rates))
         return DropoutCarry(carry, Persistent(masks))
 
     def step(params, carry, x):
-        masks, inner = carry.masks.value, carry.carry
-        if masks.recurrent is not None:
-            inner = inner._replace(h=_times(inner.h, masks.recurrent))
-        inner, y = bare.step(params, inner, _times(x, masks.inputs))
+        masks, x = carry.masks.value, _times(x, carry.masks.value.inputs)
+        if gated is None or masks.recurrent is None:
+            inner, y = bare.step(params, carry.carry, x)
+        else:
+            weights = gated.split(params)
+            inner, y = gated_step(gated.update, weights, carry.carry, x, masks.recurrent)
         return DropoutCarry(inner, carry.masks), _times(y, masks.outputs)
 
     fast = bare.unroll is not None and not recurrent
@@ -164,3 +168,16 @@ def _draw(key, like, rate):
 
 def _times(a, mask):
     return a if mask is None else a * mask
+
+
+def sequence_keys(key: Array, batch: tuple[int, ...]) -> Array:
+    """A key for each sequence of a batch, (*B,), for noise that does not depend on the others."""
+    return jax.random.split(key, batch) if batch else key
+
+
+def split_keys(keys: Array, number: int) -> list[Array]:
+    """From each sequence's key that many new ones: a list of (*B,)."""
+    split = lambda key: tuple(jax.random.split(key, number))
+    for _ in range(keys.ndim):
+        split = jax.vmap(split)
+    return list(split(keys))

@@ -1,5 +1,6 @@
 """Depth: layers one upon another."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -93,9 +94,7 @@ def _output(layer, params, x):
 
     def run(params, x):
         xs = jax.tree.map(lambda a: a[None], x)
-        if isinstance(layer, Layer):
-            return layer.apply(params, xs, key=key)[1]
-        return sequence.scan(layer, params, xs, key=key)[1]
+        return apply_layer(layer, params, xs, None, key=key)[1]
 
     ys = jax.eval_shape(run, params, x)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), ys)
@@ -121,14 +120,32 @@ def _stack_of_cells(cells):
 
 
 def _stack_with_layers(layers):
-    def apply(params, xs, *, key=None, **options):
+    def apply(params, xs, carry=None, *, key=None, lengths=None, **options):
         carries = []
-        for layer, p, k in zip(layers, params, _keys(key, layers), strict=True):
-            if isinstance(layer, Layer):
-                carry, xs = layer.apply(p, xs, key=k, **options)
-            else:
-                carry, xs = sequence.scan(layer, p, xs, key=k, **options)
-            carries.append(carry)
+        starts = (None,) * len(layers) if carry is None else carry
+        for layer, p, c, k in zip(layers, params, starts, _keys(key, layers), strict=True):
+            after, xs = apply_layer(layer, p, xs, c, key=k, lengths=lengths, **options)
+            carries.append(after)
+            lengths = shorter(layer, lengths)
         return tuple(carries), xs
 
-    return Layer(lambda key, x: _init(layers, key, x), apply)
+    shrinking = [layer for layer in layers if isinstance(layer, Layer) and layer.shorten]
+    shorten = lambda lengths: functools.reduce(
+        lambda n, layer: layer.shorten(n), shrinking, lengths
+    )
+    init = lambda key, x: _init(layers, key, x)
+    return Layer(init, apply, shorten if shrinking else None)
+
+
+def apply_layer(layer: Cell | Layer, params: Any, xs: Any, carry: Any, **options: Any) -> Any:
+    """A Cell's scan or a Layer's apply."""
+    if isinstance(layer, Layer):
+        return layer.apply(params, xs, carry, **options)
+    return sequence.scan(layer, params, xs, carry, **options)
+
+
+def shorter(layer: Cell | Layer, lengths: Any) -> Any:
+    """The lengths of a layer's outputs."""
+    if lengths is None or not isinstance(layer, Layer) or layer.shorten is None:
+        return lengths
+    return layer.shorten(lengths)

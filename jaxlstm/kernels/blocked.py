@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlstm.base import restart, select
+from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Update,
@@ -45,35 +46,6 @@ def block_length(time: int, batch: int) -> int:
     most = max(1, min(time, ROWS // max(batch, 1)))
     divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
     return next(divisors, most)
-
-
-def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = False) -> Any:
-    """`lax.scan` of `body(carry, start, xs)` over blocks of `length` steps, the last maybe shorter.
-
-    `start` is the time of the block's first step.
-    """
-    time = jax.tree.leaves(xs)[0].shape[0]
-    full, rest = divmod(time, length)
-    split = full * length
-    head = jax.tree.map(lambda a: a[:split].reshape(full, length, *a.shape[1:]), xs)
-    tail = jax.tree.map(lambda a: a[split:], xs)
-
-    def whole(carry):
-        if full == 1:
-            return body(carry, 0, jax.tree.map(lambda a: a[0], head))
-        starts = jnp.arange(full) * length
-        carry, ys = lax.scan(lambda c, s: body(c, *s), carry, (starts, head), reverse=reverse)
-        return carry, jax.tree.map(lambda a: a.reshape(split, *a.shape[2:]), ys)
-
-    if not rest:
-        return whole(carry)
-    if reverse:
-        carry, last = body(carry, split, tail)
-        carry, first = whole(carry)
-    else:
-        carry, first = whole(carry)
-        carry, last = body(carry, split, tail)
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
 
 
 def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:

@@ -28,9 +28,9 @@ def draw(cell: Cell, key: Array, x: Any, time: int = 5) -> Case:
         check(a.dtype == np.float64 and batched, "x", "(B, D) in float64", describe(a))
     of_start, of_xs, of_run = jax.random.split(key, 3)
     params, carry = _start(cell, of_start, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), x))
-    leaves, structure = jax.tree.flatten(x)
+    leaves, tree = jax.tree.flatten(x)
     normal = lambda k, a: jax.random.normal(k, (time, *a.shape), a.dtype)
-    xs = structure.unflatten(map(normal, jax.random.split(of_xs, len(leaves)), leaves))
+    xs = jax.tree.unflatten(tree, map(normal, jax.random.split(of_xs, len(leaves)), leaves))
     chance = np.random.default_rng(0).uniform(size=(2, time, jax.tree.leaves(x)[0].shape[0]))
     mask, resets = chance[0] < 0.8, chance[1] < 0.3
     resets[:1, 0] = True

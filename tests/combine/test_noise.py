@@ -113,8 +113,20 @@ def test_what_can_not_be_dropped_raises():
         jl.variational_dropout(5, 0.1)
     with pytest.raises(ValueError, match=r"key: elman\(5\) with variational_dropout draws masks"):
         jl.scan(NOISY, PARAMS, XS)
-    with pytest.raises(ValueError, match="recurrent: expected 0 for a cell whose carry has no h"):
-        jl.scan(jl.variational_dropout(bare_sum(), 0.1, recurrent=0.2), (), XS, key=KEY)
+    for bare in (bare_sum(), jl.mgu(5)):
+        with pytest.raises(ValueError, match=f"recurrent: expected 0 for {bare.name[:3]}"):
+            jl.variational_dropout(bare, 0.1, recurrent=0.2)
+
+
+def test_what_a_gru_keeps_of_its_state_is_not_dropped():
+    cell = jl.gru(5)
+    params = jax.tree.map(jnp.zeros_like, cell.init(KEY, XS[0]))
+    params = params._replace(b=params.b.at[1].set(60))  # the update gate, wide open
+    noisy = jl.variational_dropout(cell, 0.0, recurrent=0.5)
+    masks = noisy.initial_carry(params, XS[0], KEY).masks
+    start = jl.GRUCarry(jnp.full((3, 5), 0.3))
+    last, _ = jl.scan(noisy, params, XS, jl.DropoutCarry(start, masks))
+    np.testing.assert_allclose(last.carry.h, 0.3, rtol=1e-12)
 
 
 def test_weight_drop_drops_recurrent_weights_alone_and_scales_the_others():

@@ -12,8 +12,11 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.testing.oracle import draw
-from tests.papers import convlstm, irregular
+from tests.papers import attention as reads
+from tests.papers import convlstm, irregular, xlstm
 from tests.papers import gated as papers
+from tests.papers.hyper_lstm import hyper_lstm
+from tests.papers.mogrifier_lstm import mogrifier_lstm
 from tests.parity.agreement import agree
 
 T, B, D, H = 7, 3, 4, 5
@@ -52,6 +55,38 @@ CASES = {
     "minlstm": (jl.minlstm(H), papers.minlstm),
     "sru": (jl.sru(H), papers.sru),
     "sru D = H": (jl.sru(D), papers.sru),
+    "slstm heads": (jl.slstm(6, heads=2), xlstm.slstm),
+    "slstm exp": (jl.slstm(5, forget="exp"), partial(xlstm.slstm, forget="exp")),
+    "mlstm heads, key_size": (jl.mlstm(6, heads=2, key_size=4), xlstm.mlstm),
+    "mlstm exp": (jl.mlstm(5, forget="exp"), partial(xlstm.mlstm, forget="exp")),
+    "hyper_lstm": (jl.hyper_lstm(H, hyper=3, embedding=2), hyper_lstm),
+    "hyper_lstm layer_norm": (jl.hyper_lstm(H, hyper=3, embedding=2, layer_norm=True), hyper_lstm),
+    "mogrifier_lstm": (jl.mogrifier_lstm(H), mogrifier_lstm),
+    "mogrifier_lstm rank": (jl.mogrifier_lstm(H, rounds=4, rank=2), mogrifier_lstm),
+    "attention additive": (
+        reads.reading(jl.attention(jl.mgu(H), "additive", memory=6, size=3), 6),
+        reads.bahdanau(papers.mgu),
+    ),
+    "attention dot": (
+        reads.reading(jl.attention(jl.mgu(H), "dot", memory=H, size=3), H),
+        reads.luong("dot", papers.mgu),
+    ),
+    "attention general": (
+        reads.reading(jl.attention(jl.janet(H), "general", memory=6, size=3), 6),
+        reads.luong("general", papers.janet),
+    ),
+    "attention concat": (
+        reads.reading(jl.attention(jl.janet(H), "concat", memory=6, size=3), 6),
+        reads.luong("concat", papers.janet),
+    ),
+    "attention location": (
+        reads.reading(jl.attention(jl.janet(H), "location", memory=6, size=3, positions=7), 6),
+        reads.luong("location", papers.janet),
+    ),
+    "attention general, no feeding": (
+        reads.reading(jl.attention(jl.janet(H), "general", memory=6, size=3, feeding=False), 6),
+        reads.luong("general", papers.janet, False),
+    ),
     "gru_d": (jl.gru_d(H), irregular.gru_d, jl.GRUDInput(STEP, STEP, STEP)),
     "time_aware_lstm": (
         jl.time_aware_lstm(H),
@@ -103,4 +138,5 @@ def test_paper(name):
     actual = jl.scan(cell, *case[:3], lengths=lengths)
     expected = by_the_paper(step, *case[:3], lengths)
     cell_name, _, options = name.partition(" ")
+    options = f"{options}, lengths" if options else "lengths"
     agree(actual, expected, 1e-12, cell=cell_name, options=options, oracle="NumPy loop")

@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
+from tests.parity.agreement import agree
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
-T, B, D, H = 9, 4, 3, 5
-LENGTHS = np.array([9, 4, 1, 6])
-TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
+T, B, D, H, R = 9, 4, 3, 5, 2
+LENGTHS = np.array([9, 4, 1, 6])  # it refuses a length of zero
 KINDS = {
     "lstm": (jl.lstm(H), torch.nn.LSTM, {}),
+    "lstm projection": (jl.lstm(H, projection=R), torch.nn.LSTM, {"proj_size": R}),
     "gru": (jl.gru(H), torch.nn.GRU, {}),
-    "tanh": (jl.elman(H), torch.nn.RNN, {"nonlinearity": "tanh"}),
-    "relu": (jl.elman(H, activation="relu"), torch.nn.RNN, {"nonlinearity": "relu"}),
+    "elman": (jl.elman(H), torch.nn.RNN, {"nonlinearity": "tanh"}),
+    "elman relu": (jl.elman(H, activation="relu"), torch.nn.RNN, {"nonlinearity": "relu"}),
 }
+DEEP = ["lstm", "lstm projection", "gru"]
 
 
-def from_torch(module, kind, layer=0, suffix=""):
+def from_torch(kind, layer=0, suffix=""):
     """A function from the weights to our params of one layer and direction."""
 
     def convert(weights):
@@ -31,8 +33,10 @@ def from_torch(module, kind, layer=0, suffix=""):
         w_x, w_h, b_x, b_h = (weights[f"{name}_l{layer}{suffix}"] for name in names)
         gates = len(b_x) // H
         split = lambda w: w.T.reshape(w.shape[1], gates, H)
-        if kind == "lstm":
-            return jl.LSTMParams(split(w_x), split(w_h), (b_x + b_h).reshape(4, H))
+        if kind.startswith("lstm"):
+            params = jl.LSTMParams(split(w_x), split(w_h), (b_x + b_h).reshape(4, H))
+            projection = weights.get(f"weight_hr_l{layer}{suffix}")
+            return params._replace(projection=None if projection is None else projection.T)
         if kind == "gru":
             b = b_x.reshape(3, H) + b_h.reshape(3, H).at[2].set(0)
             return jl.GRUParams(split(w_x), split(w_h), b, b_h.reshape(3, H)[2])
@@ -42,47 +46,42 @@ def from_torch(module, kind, layer=0, suffix=""):
 
 
 def carry_of(kind, states):
-    return jl.LSTMCarry(c=states[1], h=states[0]) if kind == "lstm" else CARRIES[kind](states[0])
-
-
-CARRIES = {"gru": jl.GRUCarry, "tanh": jl.ElmanCarry, "relu": jl.ElmanCarry}
+    if kind.startswith("lstm"):
+        return jl.LSTMCarry(c=states[1], h=states[0])
+    return (jl.GRUCarry if kind == "gru" else jl.ElmanCarry)(states[0])
 
 
 def states_of(carry):
     return (carry.h, carry.c) if hasattr(carry, "c") else (carry.h,)
 
 
-def run_torch(module, kind, xs, states, lengths, seeds):
-    """Outputs, last states, and the gradients of a random sum of both."""
+def run_torch(module, xs, states, lengths, seeds):
+    """Outputs and last states, and the gradients of their sum weighted by the seeds."""
     xs = torch.tensor(xs, requires_grad=True)
     states = [torch.tensor(s, requires_grad=True) for s in states]
-    given = tuple(states) if kind == "lstm" else states[0]
+    given = tuple(states) if len(states) == 2 else states[0]
     inputs = xs
     if lengths is not None:
         inputs = torch.nn.utils.rnn.pack_padded_sequence(xs, lengths, enforce_sorted=False)
     ys, last = module(inputs, given)
     if lengths is not None:
         ys, _ = torch.nn.utils.rnn.pad_packed_sequence(ys, total_length=len(xs))
-    last = last if kind == "lstm" else (last,)
-    out = [ys, *last]
+    out = [ys, *(last if len(states) == 2 else (last,))]
     sum((o * torch.tensor(s)).sum() for o, s in zip(out, seeds, strict=True)).backward()
-    gradients = {name: p.grad.numpy() for name, p in module.named_parameters()}
-    return (
-        [o.detach().numpy() for o in out],
-        gradients,
-        xs.grad.numpy(),
-        [s.grad.numpy() for s in states],
-    )
+    weights = {name: p.grad.numpy() for name, p in module.named_parameters()}
+    gradients = (weights, xs.grad.numpy(), [s.grad.numpy() for s in states])
+    return [o.detach().numpy() for o in out], gradients
 
 
-def compare(kind, module, ours, layers, lengths):
+def compare(kind, module, ours, layers, lengths, *options):
     """`ours(weights, xs, states)` gives outputs and last states as PyTorch stacks them."""
     rng = np.random.default_rng(3)
-    width = H * (2 if module.bidirectional else 1)
+    shown = module.proj_size or H
+    sizes = [shown, H] if kind.startswith("lstm") else [shown]
     xs = rng.normal(size=(T, B, D))
-    states = [rng.normal(size=(layers, B, H)) for _ in range(2 if kind == "lstm" else 1)]
-    seeds = [rng.normal(size=(T, B, width)), *(rng.normal(size=s.shape) for s in states)]
-    expected, g_weights, g_xs, g_states = run_torch(module, kind, xs, states, lengths, seeds)
+    states = [rng.normal(size=(layers, B, size)) for size in sizes]
+    outputs = (T, B, shown * (2 if module.bidirectional else 1))
+    seeds = [rng.normal(size=shape) for shape in (outputs, *(s.shape for s in states))]
     weights = {name: jnp.asarray(p.detach().numpy()) for name, p in module.named_parameters()}
 
     @jax.jit
@@ -90,15 +89,13 @@ def compare(kind, module, ours, layers, lengths):
         out, pull = jax.vjp(ours, *arguments)
         return out, pull([jnp.asarray(s) for s in seeds])
 
-    actual, (a_weights, a_xs, a_states) = run(
-        weights, jnp.asarray(xs), list(map(jnp.asarray, states))
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **TOLERANCE), actual, expected)
-    np.testing.assert_allclose(a_xs, g_xs, **TOLERANCE)
-    for name, g in g_weights.items():
-        np.testing.assert_allclose(a_weights[name], g, **TOLERANCE, err_msg=name)
-    for a, g in zip(a_states, g_states, strict=True):
-        np.testing.assert_allclose(a, g, **TOLERANCE)
+    actual = run(weights, jnp.asarray(xs), list(map(jnp.asarray, states)))
+    expected = run_torch(module, xs, states, lengths, seeds)
+    cell, *of_cell = kind.split()
+    options = [*of_cell, *options, *["lengths"] * (lengths is not None)]
+    labels = dict(cell=cell, options=", ".join(options), oracle="PyTorch")
+    for a, e, what in zip(actual, expected, ("values", "gradients"), strict=True):
+        agree(a, e, 1e-12, **labels, what=what)
 
 
 def make(kind, layers=1, bidirectional=False):
@@ -112,7 +109,7 @@ def make(kind, layers=1, bidirectional=False):
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_layer(kind, lengths):
     cell, module = make(kind)
-    convert = from_torch(module, kind)
+    convert = from_torch(kind)
 
     def ours(weights, xs, states):
         carry = carry_of(kind, [s[0] for s in states])
@@ -122,10 +119,10 @@ def test_one_layer(kind, lengths):
     compare(kind, module, ours, 1, lengths)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", DEEP)
 def test_two_layers(kind):
     cell, module = make(kind, layers=2)
-    convert = [from_torch(module, kind, layer) for layer in range(2)]
+    convert = [from_torch(kind, layer) for layer in range(2)]
 
     def ours(weights, xs, states):
         params = tuple(c(weights) for c in convert)
@@ -133,13 +130,13 @@ def test_two_layers(kind):
         carry, ys = jl.scan(jl.stack(cell, cell), params, xs, carry, lengths=LENGTHS)
         return [ys, *(jnp.stack(s) for s in zip(*map(states_of, carry), strict=True))]
 
-    compare(kind, module, ours, 2, LENGTHS)
+    compare(kind, module, ours, 2, LENGTHS, "two layers")
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", DEEP)
 def test_both_directions(kind):
     cell, module = make(kind, bidirectional=True)
-    ahead, back = from_torch(module, kind), from_torch(module, kind, suffix="_reverse")
+    ahead, back = from_torch(kind), from_torch(kind, suffix="_reverse")
 
     def ours(weights, xs, states):
         first, second = (carry_of(kind, [s[n] for s in states]) for n in range(2))
@@ -148,4 +145,4 @@ def test_both_directions(kind):
         last = zip(states_of(first), states_of(second), strict=True)
         return [jnp.concatenate([ys, zs], -1), *map(jnp.stack, last)]
 
-    compare(kind, module, ours, 2, LENGTHS)
+    compare(kind, module, ours, 2, LENGTHS, "both directions")

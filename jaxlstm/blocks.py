@@ -1,0 +1,37 @@
+"""`lax.scan` by blocks of time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = False) -> Any:
+    """`lax.scan` of `body(carry, start, xs)` over blocks of `length` steps, the last maybe shorter.
+
+    `start` is the time of the block's first step.
+    """
+    time = jax.tree.leaves(xs)[0].shape[0]
+    full, rest = divmod(time, length)
+    split = full * length
+    head = jax.tree.map(lambda a: a[:split].reshape(full, length, *a.shape[1:]), xs)
+    tail = jax.tree.map(lambda a: a[split:], xs)
+
+    def whole(carry):
+        if full == 1:
+            return body(carry, 0, jax.tree.map(lambda a: a[0], head))
+        starts = jnp.arange(full) * length
+        carry, ys = lax.scan(lambda c, s: body(c, *s), carry, (starts, head), reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(split, *a.shape[2:]), ys)
+
+    if not rest:
+        return whole(carry)
+    if reverse:
+        carry, last = body(carry, split, tail)
+        carry, first = whole(carry)
+    else:
+        carry, first = whole(carry)
+        carry, last = body(carry, split, tail)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
