@@ -105,6 +105,7 @@ from jaxlstm.combine.recurrent_dropout import (
 )
 from jaxlstm.combine.skip import residual, skip
 from jaxlstm.combine.stack import stack
+from jaxlstm.combine.start import LearnedStartParams, learned_start
 from jaxlstm.combine.zoneout import (
     ZoneoutCarry,
     ZoneoutMasks,
@@ -157,6 +158,7 @@ __all__ = [
     "LSTMNorm",
     "LSTMParams",
     "Layer",
+    "LearnedStartParams",
     "MGUCarry",
     "MGUParams",
     "MLSTMCarry",
@@ -226,6 +228,7 @@ __all__ = [
     "init_time_aware_lstm",
     "janet",
     "janet_step",
+    "learned_start",
     "linear_recurrence",
     "lstm",
     "lstm_1997",

@@ -1,4 +1,4 @@
-"""Initial weights of gated cells."""
+"""Initial weights of gated cells, and others to put in their place: params to params."""
 
 import math
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from jaxlstm.base import Array
+from jaxlstm.checks import check, describe
 
 
 def gate_weights(
@@ -80,3 +81,108 @@ def orthogonal(key: Array, size: int, dtype: Any = jnp.float32) -> Array:
         return q * jnp.where(place == k, -sign, 1)
 
     return jax.lax.fori_loop(0, size, reflect, jnp.eye(size, dtype=dtype))
+
+
+def uniform(key: Array, params: Any, bound: float) -> Any:
+    """All of a cell's params drawn anew from U(-bound, bound), biases too.
+
+    PyTorch's recurrent layers have a bound of 1 / √H, Zaremba et al. (2014) 0.1 or 0.05.
+
+    Args:
+      key: a PRNG key.
+      params: of any cell or layer, or shapes of them.
+      bound: the largest absolute value, above 0.
+
+    Returns:
+      Params of the same shapes and dtypes.
+
+    Raises:
+      ValueError: if the bound is not positive.
+
+    Example:
+      >>> import jax
+      >>> import jaxlstm as jl
+      >>> from jaxlstm import initializers
+      >>> params = jl.init_lstm(jax.random.key(0), features=3, hidden=4)
+      >>> params = initializers.uniform(jax.random.key(1), params, bound=4**-0.5)
+      >>> bool(abs(params.b).max() <= 0.5)
+      True
+    """
+    check(bound > 0, "bound", "a positive number", repr(bound))
+    leaves, tree = jax.tree.flatten(params)
+    draw = lambda k, a: jax.random.uniform(k, a.shape, a.dtype, -bound, bound)
+    return jax.tree.unflatten(tree, map(draw, jax.random.split(key, len(leaves)), leaves))
+
+
+def chrono(key: Array, b: Array, longest: int, *, forget: int = 1, input: int | None = 0) -> Array:
+    """Biases of gates that remember for times of all lengths up to the longest.
+
+        b_f ~ log U(1, T_max - 1),   b_i = -b_f
+
+    A unit with a forget gate of σ(b) forgets within about 1 + exp(b) steps.
+
+    Args:
+      key: a PRNG key.
+      b: (G, H) the biases of a cell; those of other gates stay as they are.
+      longest: T_max, in steps, at least 3.
+      forget: the row of the gate that keeps: 1 in `LSTMParams.b`, 0 in JANET's, 1 (z) in a GRU's.
+      input: the row of the gate that lets in, or None where there is none.
+
+    Returns:
+      The biases, (G, H).
+
+    Raises:
+      ValueError: if `longest` is less than 3, or `b` is not (G, H).
+
+    Example:
+      >>> import jax
+      >>> import jaxlstm as jl
+      >>> from jaxlstm import initializers
+      >>> params = jl.init_lstm(jax.random.key(0), features=3, hidden=4)
+      >>> b = initializers.chrono(jax.random.key(1), params.b, longest=100)
+      >>> params = params._replace(b=b)
+      >>> bool((b[0] == -b[1]).all() & (b[1] > 0).all())
+      True
+
+    References:
+      Tallec and Ollivier 2018, Can recurrent neural networks warp time?, arXiv:1804.11188,
+      eq. 16; van der Westhuizen and Lasenby 2018, arXiv:1804.04849, for JANET.
+    """
+    check(longest >= 3, "longest", "at least 3 steps", repr(longest))
+    check(b.ndim == 2, "b", "(G, H)", describe(b))
+    wide = jnp.promote_types(b.dtype, jnp.float32)
+    times = jax.random.uniform(key, b.shape[1:], wide, 1, longest - 1)
+    keep = jnp.log(times).astype(b.dtype)
+    b = b.at[forget].set(keep)
+    return b if input is None else b.at[input].set(-keep)
+
+
+def identity(w_h: Array, scale: float = 1.0) -> Array:
+    """The identity times a scale, for the recurrent weights of a relu network: IRNN.
+
+    Beside it the paper has biases of zero and input weights of deviation 0.001.
+
+    Args:
+      w_h: (H, H) the weights to take the place of.
+      scale: of the identity; below 1 for short memories (0.01 in the paper's speech).
+
+    Returns:
+      (H, H).
+
+    Raises:
+      ValueError: if `w_h` is not square.
+
+    Example:
+      >>> import jax
+      >>> import jaxlstm as jl
+      >>> from jaxlstm import initializers
+      >>> params = jl.init_elman(jax.random.key(0), features=3, hidden=2)
+      >>> params = params._replace(w_h=initializers.identity(params.w_h))
+      >>> params.w_h.tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
+
+    References:
+      Le, Jaitly and Hinton 2015, arXiv:1504.00941, section 3.
+    """
+    check(w_h.ndim == 2 and w_h.shape[0] == w_h.shape[1], "w_h", "(H, H)", describe(w_h))
+    return scale * jnp.eye(len(w_h), dtype=w_h.dtype)

@@ -102,6 +102,7 @@ CELLS = {
     "zoneout": lambda: jl.zoneout(jl.lstm(5), c=0.4, h=0.3),
     "expected zoneout": lambda: jl.expected_zoneout(jl.lstm(5), c=0.4, h=0.3),
     "recurrent dropout": lambda: jl.recurrent_dropout(jl.gru(5), 0.3),
+    "learned start": lambda: jl.learned_start(jl.lstm(5)),
     "residual": lambda: jl.residual(jl.lstm(4)),
     "skip": lambda: jl.skip(jl.gru_reset_before(5)),
     "somebody's own": lambda: own_mgu(5),

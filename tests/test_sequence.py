@@ -163,3 +163,44 @@ def test_arguments_that_do_not_fit_raise(arguments, message):
 def test_a_named_implementation_of_a_cell_without_one_raises():
     with pytest.raises(ValueError, match=r"implementation: distance\(\) has no 'blocked', only"):
         jl.scan(distance(), (), {"a": XS, "b": XS}, implementation="blocked")
+
+
+CHECKPOINTS = [1, 3, 7, 100, "sqrt"]
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+@pytest.mark.parametrize("name", ["blocked", "reference"])
+def test_checkpointing_changes_neither_values_nor_gradients(checkpoint, name):
+    cell, xs = jl.lstm(5), jax.random.normal(KEY, (7, 3, 4), jnp.float64)
+    params = papers.away_from_zero(KEY, cell.init(KEY, xs[0]))
+    options = dict(
+        lengths=[7, 0, 4],
+        mask=np.arange(21).reshape(7, 3) % 4 != 1,
+        resets=np.arange(21).reshape(7, 3) % 5 == 2,
+        reverse=True,
+        implementation=name,
+    )
+
+    def loss(params, xs, **more):
+        carry, ys = jl.scan(cell, params, xs, **options, **more)
+        return jnp.sin(ys).sum() + jnp.cos(carry.c).sum(), (carry, ys)
+
+    run = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    papers.close(run(params, xs, checkpoint=checkpoint), run(params, xs), 1e-13)
+
+
+def test_a_segment_is_traced_again_for_the_gradient_and_keeps_its_first_carry_alone():
+    cell, xs = jl.lstm(5), jnp.ones((64, 3, 4))
+    params = cell.init(KEY, xs[0])
+    loss = lambda xs, **more: jl.scan(cell, params, xs, **more)[0].h.sum()
+    sizes = lambda **more: [
+        a.size for a in jax.tree.leaves(jax.vjp(lambda xs: loss(xs, **more), xs)[1])
+    ]
+    assert sum(sizes(checkpoint="sqrt")) < sum(sizes()) / 2
+
+
+@pytest.mark.parametrize("checkpoint", [0, -1, 2.5, "square", True])
+def test_segments_that_are_none_raise(checkpoint):
+    cell, xs = jl.lstm(5), jnp.ones((7, 3, 4))
+    with pytest.raises(ValueError, match="checkpoint: expected"):
+        jl.scan(cell, cell.init(KEY, xs[0]), xs, checkpoint=checkpoint)
