@@ -134,6 +134,11 @@ def restart(resets: Array | None, initial: Carry, carry: Carry) -> Carry:
     return select(resets, jax.tree.map(keep, carry, initial, is_leaf=is_leaf), carry)
 
 
+def _typed(value: Any) -> Any:
+    """A key that tells 1 from 1.0 and True, in tuples too."""
+    return tuple(map(_typed, value)) if type(value) is tuple else (type(value), value)
+
+
 def _call_name(name: str, signature: inspect.Signature, arguments: dict[str, Any]) -> str:
     words = []
     for key, value in arguments.items():
@@ -200,7 +205,7 @@ def cell(factory: Callable[P, Any]) -> Callable[P, Any]:
     def make(*args, **kwargs):
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        key = tuple((name, type(v), v) for name, v in bound.arguments.items())
+        key = tuple((name, _typed(value)) for name, value in bound.arguments.items())
         try:
             known = made.get(key)
         except TypeError as error:

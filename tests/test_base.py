@@ -71,6 +71,14 @@ def test_an_argument_that_can_not_be_hashed_raises():
         make([1, 2])
 
 
+def test_equal_numbers_of_another_type_make_another_cell():
+    sized = jl.cell(lambda *sizes: (None, None, None))
+    assert sized((1, 2)) is sized((1, 2))
+    for other in ((1.0, 2), (True, 2)):
+        assert sized((1, 2)) is not sized(other)
+        assert sized(1) is not sized(other[0])
+
+
 def test_a_step_alone_makes_a_cell_without_an_unroll():
     cell = counted()[0](3)
     assert isinstance(cell, jl.Cell)
