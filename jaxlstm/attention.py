@@ -285,7 +285,8 @@ def attention(
         check(many > 0, "carry", "one made by attend", "one without a memory")
         check_shape(seen.values, (*x.shape[:-1], many, memory), "carry.memory", "as x has it")
         if additive:
-            weights, context = _read(kind, params, seen, _hidden(carry.carry))
+            h = _hidden(carry.carry).astype(state_dtypes(params, x)[0])
+            weights, context = _read(kind, params, seen, h)
             inner, y = bare.step(params.bare, carry.carry, jnp.concatenate([x, context], -1))
             return carry._replace(carry=inner), Attended(y, weights, context)
         x = x if carry.fed is None else jnp.concatenate([x, carry.fed], -1)

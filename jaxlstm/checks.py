@@ -100,3 +100,10 @@ def check_flags(flags: Any, argument: str, shape: tuple[int, ...]) -> Any:
     fits = flags.ndim >= 1 and flags.shape == shape[: flags.ndim]
     check(fits, argument, f"time and the batch axes of xs, which is {shape}", describe(flags))
     return jnp.asarray(flags)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raises ValueError for an option that a Layer's `apply` has not."""
+    known = ["key", "lengths", "mask", "resets", "implementation", "checkpoint"]
+    unknown = [name for name in options if name not in known]
+    check(not unknown, "options of a Layer", f"some of {', '.join(known)}", ", ".join(unknown))

@@ -77,6 +77,11 @@ def _check(weights, carry, x, argument):
     hidden = weights.w_h.shape[0]
     batch = x.shape[1:-1] if argument == "xs" else x.shape[:-1]
     check_shape(carry.h, (*batch, hidden), "carry.h", f"as {argument} and params.w_h have it")
+    for name, state in carry._asdict().items():
+        if name != "h" and state is not None:
+            fits = state.shape[: len(batch)] == batch and state.shape[-1] == weights.b.shape[-1]
+            expected = f"batch axes {batch} and a last one of {weights.b.shape[-1]}"
+            check(fits, f"carry.{name}", expected, describe(state))
 
 
 class GatedUnroll(NamedTuple):

@@ -1,12 +1,15 @@
 """The squashing functions of gates, all of a cell's in one pass."""
 
 from collections.abc import Callable
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 tanh = jnp.tanh
+normalised = partial(jax.nn.standardize, epsilon=1e-5)  # over the last axis, or those given
 
 
 def sigmoid(a: Array) -> Array:

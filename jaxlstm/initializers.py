@@ -114,7 +114,7 @@ def uniform(key: Array, params: Any, bound: float) -> Any:
     return jax.tree.unflatten(tree, map(draw, jax.random.split(key, len(leaves)), leaves))
 
 
-def chrono(key: Array, b: Array, longest: int, *, forget: int = 1, input: int | None = 0) -> Array:
+def chrono(key: Array, b: Array, longest: int, *, forget: int, input: int | None) -> Array:
     """Biases of gates that remember for times of all lengths up to the longest.
 
         b_f ~ log U(1, T_max - 1),   b_i = -b_f
@@ -125,8 +125,9 @@ def chrono(key: Array, b: Array, longest: int, *, forget: int = 1, input: int | 
       key: a PRNG key.
       b: (G, H) the biases of a cell; those of other gates stay as they are.
       longest: T_max, in steps, at least 3.
-      forget: the row of the gate that keeps: 1 in `LSTMParams.b`, 0 in JANET's, 1 (z) in a GRU's.
-      input: the row of the gate that lets in, or None where there is none.
+      forget: the row of the gate that keeps when it is open: 1 in `LSTMParams.b`, 0 in
+        `JANETParams.b`, 1 (z) in `GRUParams.b`.
+      input: the row of the gate that lets in, 0 in `LSTMParams.b`; None where there is none.
 
     Returns:
       The biases, (G, H).
@@ -139,7 +140,7 @@ def chrono(key: Array, b: Array, longest: int, *, forget: int = 1, input: int | 
       >>> import jaxlstm as jl
       >>> from jaxlstm import initializers
       >>> params = jl.init_lstm(jax.random.key(0), features=3, hidden=4)
-      >>> b = initializers.chrono(jax.random.key(1), params.b, longest=100)
+      >>> b = initializers.chrono(jax.random.key(1), params.b, longest=100, forget=1, input=0)
       >>> params = params._replace(b=b)
       >>> bool((b[0] == -b[1]).all() & (b[1] > 0).all())
       True

@@ -83,7 +83,9 @@ def _compose(first, second):
 
 def _compose_cut(first, second):
     (a1, b1, cut1), (a2, b2, cut2) = first, second
-    return a1 * a2, a2 * jnp.where(cut2, 0, b1) + b2, cut1 | cut2
+    # Both, since what is cut off may be NaN, and a product that nothing reads may overflow.
+    a1, b1 = jnp.where(cut2, 0, a1), jnp.where(cut2, 0, b1)
+    return a1 * a2, a2 * b1 + b2, cut1 | cut2
 
 
 class LinearUnroll(NamedTuple):

@@ -45,7 +45,8 @@ def scan(
       xs: (T, *B, D) floating point, time first; or a pytree of such arrays, if the cell
         takes one. A lone sequence is (T, D).
       carry: the carry before the first step; by default `cell.initial_carry`.
-      key: a PRNG key for the initial carry, for cells that draw one (dropout masks).
+      key: a PRNG key for the initial carry, for cells that draw one (dropout masks); with
+        `resets` they need it also where a carry is given.
       lengths: (*B,) integers in [0, T]: how many steps each sequence has. Values that can't
         be looked at, under `jit`, count as the nearest one in that range.
       mask: (T, *B) booleans; False skips a step.
@@ -55,9 +56,9 @@ def scan(
         their own times, and `resets` still mark the first step in time of each segment.
       implementation: None for the first that can serve, `"reference"` for `lax.scan` of
         `cell.step`, or a name that `explain` lists.
-      checkpoint: for long sequences: the number of steps in a segment, of which the gradient
-        keeps the first carry alone and runs the segment again; `"sqrt"` for the square root
-        of T, None to keep every carry.
+      checkpoint: for long sequences: the number of steps in a segment, at most, of which the
+        gradient keeps the first carry alone and runs the segment again; `"sqrt"` for the
+        square root of T, None, or T and more, to keep every carry.
 
     Returns:
       The carry after each sequence's own last step, and ys (T, *B, H), zero where a step is
@@ -147,13 +148,37 @@ def _scan(cell, arguments, reverse, implementation, segment):
         options = dict(initial=initial, implementation=implementation)
         return unroll(cell, params, carry, xs, valid=valid, resets=resets, **options)
 
+    def run_moving(moving, start, s):
+        carry, ys = run(join(moving), start, s)
+        return split(carry), ys
+
     run_steps = (order(xs), order(valid), order(resets))
     if segment is None or segment >= time:
         carry, ys = run(carry, 0, run_steps)
     else:
-        kept = jax.checkpoint(run, prevent_cse=False)
-        carry, ys = in_blocks(kept, carry, run_steps, segment)
+        split, join = _moving(cell, params, carry, first)
+        length = -(-time // -(-time // segment))  # all alike
+        kept = jax.checkpoint(run_moving, prevent_cse=False)
+        moving, ys = in_blocks(kept, split(carry), run_steps, length)
+        carry = join(moving)
     return carry, order(ys)
+
+
+def _moving(cell, params, carry, first):
+    """Functions from a carry to the leaves that a step changes, and back to the carry.
+
+    What a step hands on as it is, as an attention's memory, need not be kept for each segment.
+    """
+    leaves, tree = jax.tree.flatten(carry)
+    step = lambda leaves, x: jax.tree.leaves(cell.step(params, tree.unflatten(leaves), x)[0])
+    jaxpr = jax.make_jaxpr(step)(leaves, first).jaxpr
+    moves = [a is not b for a, b in zip(jaxpr.invars, jaxpr.outvars, strict=False)]
+
+    def join(moving):
+        new = iter(moving)
+        return tree.unflatten(next(new) if m else a for m, a in zip(moves, leaves, strict=True))
+
+    return lambda c: [a for m, a in zip(moves, jax.tree.leaves(c), strict=True) if m], join
 
 
 def unroll(

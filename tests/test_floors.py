@@ -39,7 +39,10 @@ FLOORS = {
         [*CORE, "jaxlstm.gated", "jaxlstm.combine.noise"],
         ["jax"],
     ),
-    "jaxlstm.combine.zoneout": ([*CORE, "jaxlstm.combine.noise"], ["jax"]),
+    "jaxlstm.combine.zoneout": (
+        [*CORE, "jaxlstm.combine.noise", "jaxlstm.linear_recurrence"],
+        ["jax"],
+    ),
     "jaxlstm.combine.pyramid": ([*CORE, "jaxlstm.sequence", "jaxlstm.combine.stack"], ["jax"]),
     "jaxlstm.combine": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.attention": (SEQUENCE, ["jax", "numpy"]),

@@ -20,7 +20,7 @@ def test_uniform_is_pytorch_s():
 
 
 def test_chrono_spreads_the_times_of_forgetting():
-    b = initializers.chrono(KEY, jnp.full((4, 5000), 7.0), 1000)
+    b = initializers.chrono(KEY, jnp.full((4, 5000), 7.0), 1000, forget=1, input=0)
     times = np.exp(b[1])
     assert 1 <= times.min() < 5
     assert 995 < times.max() <= 999.01
@@ -45,8 +45,8 @@ def test_what_does_not_fit_raises():
     with pytest.raises(ValueError, match="bound: expected a positive number, got 0"):
         initializers.uniform(KEY, params, 0)
     with pytest.raises(ValueError, match="longest: expected at least 3 steps, got 2"):
-        initializers.chrono(KEY, params.b, 2)
+        initializers.chrono(KEY, params.b, 2, forget=1, input=0)
     with pytest.raises(ValueError, match=r"b: expected \(G, H\), got shape \(4,\)"):
-        initializers.chrono(KEY, params.b[0], 20)
+        initializers.chrono(KEY, params.b[0], 20, forget=1, input=0)
     with pytest.raises(ValueError, match=r"w_h: expected \(H, H\), got shape \(4, 4, 4\)"):
         initializers.identity(params.w_h)

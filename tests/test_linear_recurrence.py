@@ -39,6 +39,15 @@ def test_nan_does_not_outlast_a_reset_in_values_or_gradients():
         assert jnp.isfinite(g[6:]).all()
 
 
+def test_a_reset_ends_nan_and_overflow_of_the_factors_too():
+    resets = np.arange(T) == 6
+    after = lambda a, b: jl.linear_recurrence(a, b, resets=resets)[6:]
+    for spoilt in (A.at[5].set(jnp.nan), A.at[:6].set(1e200)):
+        np.testing.assert_array_equal(after(spoilt, X), after(A, X))
+        g = jax.grad(lambda *ab: jnp.sin(after(*ab)).sum(), (0, 1))(spoilt, X)
+        assert all(jnp.isfinite(part[6:]).all() for part in g)
+
+
 def test_no_step_at_all():
     assert jl.linear_recurrence(A[:0], X[:0], FIRST).shape == (0, B, H)
 

@@ -199,6 +199,21 @@ def test_a_segment_is_traced_again_for_the_gradient_and_keeps_its_first_carry_al
     assert sum(sizes(checkpoint="sqrt")) < sum(sizes()) / 2
 
 
+def test_a_memory_is_not_kept_for_each_segment():
+    cell, xs = jl.attention(jl.gru(5), "general", memory=6, size=3), jnp.ones((20, 2, 4))
+    params = cell.init(KEY, xs[0])
+    memory = jax.random.normal(KEY, (77, 2, 6))
+
+    def loss(params, memory, **more):
+        carry = jl.attend(cell, params, xs[0], memory)
+        return jl.scan(cell, params, xs, carry, **more)[1].output.sum()
+
+    run = lambda **more: jax.grad(lambda *a: loss(*a, **more), (0, 1))
+    assert "2,77" in str(jax.make_jaxpr(run(checkpoint=5))(params, memory))
+    assert "4,2,77" not in str(jax.make_jaxpr(run(checkpoint=5))(params, memory))
+    papers.close(run(checkpoint=5)(params, memory), run()(params, memory), 1e-5)
+
+
 @pytest.mark.parametrize("checkpoint", [0, -1, 2.5, "square", True])
 def test_segments_that_are_none_raise(checkpoint):
     cell, xs = jl.lstm(5), jnp.ones((7, 3, 4))

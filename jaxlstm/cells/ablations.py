@@ -106,7 +106,7 @@ def lstm_ablation_update(
     """
     (peephole, w_gates), c = theta, carry.c
     a = dict(zip(GATES[name], gates(z + u), strict=True))
-    if w_gates is not None and carry.gates is not None:
+    if w_gates is not None:
         of_gates = jnp.einsum("...kh,khjo->...jo", carry.gates, w_gates)
         a |= {gate: a[gate] + of_gates[..., n, :] for n, gate in enumerate("ifo")}
     eyes = [gate for gate in GATES[name] if gate != "g"]
@@ -162,6 +162,11 @@ def lstm_ablation_step(
       odyssey, arXiv:1503.04069, section III-B.
     """
     _check_name(name)
+    known = len(GATES[name])
+    check(len(params.b) == known, "params", f"the {known} gates of {name!r}", len(params.b))
+    for what, part in (("params.w_gates", params.w_gates), ("carry.gates", carry.gates)):
+        expected = "an array" if name == "fgr" else "None"
+        check((part is None) == (expected == "None"), what, f"{expected} in {name!r}", type(part))
     return gated_step(partial(lstm_ablation_update, name=name), _split(params), carry, x)
 
 

@@ -72,8 +72,8 @@ def gru_step(params: GRUParams, carry: GRUCarry, x: Array) -> tuple[GRUCarry, Ar
         n = tanh(x W_n + b_n + r ⊙ (h U_n + b'_n))
         h' = (1 - z) ⊙ n + z ⊙ h
 
-    As PyTorch, and Keras with `reset_after=True`. The paper's first version has r ⊙ h before
-    the product, and the roles of z and 1 - z the other way round.
+    As PyTorch, and Keras with `reset_after=True`. Later versions of the paper have r ⊙ h before
+    the product: `jaxlstm.gru_reset_before_step`. Chung et al. have z and 1 - z the other way round.
 
     Args:
       params: the weights; `b_n` is b', `b[2]` the candidate's other bias.

@@ -1,6 +1,5 @@
 """HyperLSTM: an LSTM whose weights a smaller LSTM rescales at each step."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, sigmoid, tanh
+from jaxlstm.gates import activate, normalised, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import orthogonal
 from jaxlstm.kernels.recurrence import cast, project
@@ -195,16 +194,15 @@ def _recur(params, carry, z):
 
 
 _unroll = HoistedUnroll(_inputs, _recur)
-_normed = partial(jax.nn.standardize, epsilon=1e-5)
 
 
 def _advance(a, c, norm):
     """c' and h' of an LSTM, of what goes into its gates (*B, 4, H)."""
     if norm is not None:
-        a = _normed(a) * norm.gain + norm.b
+        a = normalised(a) * norm.gain + norm.b
     i, f, g, o = activate(a, sigmoid, sigmoid, tanh, sigmoid)
     c = f * c + i * g
-    shown = c if norm is None else _normed(c) * norm.gain_c + norm.b_c
+    shown = c if norm is None else normalised(c) * norm.gain_c + norm.b_c
     return c, o * jnp.tanh(shown)
 
 

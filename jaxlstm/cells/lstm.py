@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import activate, gates, sigmoid, tanh
+from jaxlstm.gates import activate, gates, normalised, sigmoid, tanh
 from jaxlstm.initializers import gate_weights
 
 
@@ -118,7 +118,7 @@ def lstm_update(
     c, a = carry.c, z + u
     if theta.norm is not None:
         norm, b = theta.norm
-        a = _normed(z, (-2, -1)) * norm.x + _normed(u, (-2, -1)) * norm.h + b
+        a = normalised(z, (-2, -1)) * norm.x + normalised(u, (-2, -1)) * norm.h + b
     clip = lambda a, bound: a if bound is None else jnp.clip(a, -bound, bound)
     drop = lambda g: g if candidate is None else g * candidate
     if theta.peephole is None:
@@ -131,11 +131,8 @@ def lstm_update(
         i, f, g = activate(clip(before, gate_clip), sigmoid, sigmoid, tanh)
         c = clip(f * c + i * drop(g), cell_clip)
         o = sigmoid(clip(a_o + p_o * c, gate_clip))
-    shown = c if theta.norm is None else _normed(c, -1) * norm.c + norm.b_c
+    shown = c if theta.norm is None else normalised(c, -1) * norm.c + norm.b_c
     return LSTMCarry(c, o * jnp.tanh(shown))
-
-
-_normed = partial(jax.nn.standardize, epsilon=1e-5)
 
 
 def lstm_step(

@@ -28,16 +28,17 @@ def init_mgu(
     features: int,
     hidden: int,
     *,
-    forget_bias: float = 1.0,
+    forget_bias: float = 0.0,
     dtype: Any = jnp.float32,
 ) -> MGUParams:
-    """Draws the params of an MGU: Glorot, orthogonal gate by gate, and zero biases but f's.
+    """Draws the params of an MGU: Glorot, orthogonal gate by gate, and zero biases.
 
     Args:
       key: a PRNG key.
       features: D, the size of an input.
       hidden: H, the size of the state.
-      forget_bias: initial value of the forget gate's bias; 1 is the paper's.
+      forget_bias: initial value of the forget gate's bias. f lets the new in, so that, other
+        than in an LSTM, what is negative remembers longer.
       dtype: of all params.
 
     Returns:

@@ -232,7 +232,7 @@ FORMS = {"chunkwise": chunkwise, "parallel": parallel}  # the first is chosen
 
 
 class MLSTMUnroll(NamedTuple):
-    """`jaxlstm.base.Unroll` of an mLSTM; a NaN at a valid step reaches all of its chunk."""
+    """`jaxlstm.base.Unroll` of an mLSTM."""
 
     forget: str
 
@@ -254,7 +254,8 @@ def mlstm(
     """An LSTM with a matrix memory: `mlstm_step` as a `Cell`.
 
     h is no part of the carry and no gate sees it, so that whole sequences need not run step
-    by step: `implementation="chunkwise"` takes some steps at once, `"parallel"` all of them.
+    by step: `implementation="chunkwise"` takes some steps at once, `"parallel"` all of them. There
+    a NaN at a valid step shows at others of its chunk too.
 
     Args:
       hidden: H, the size of the output, of all heads together.

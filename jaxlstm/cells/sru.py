@@ -15,7 +15,7 @@ from jaxlstm.kernels.recurrence import project
 
 
 class SRUParams(NamedTuple):
-    w_x: Array  # (D, 3, H)  candidate, f, r
+    w_x: Array  # (D, 3, H)  f, g, r; g is the candidate
     v: Array  # (2, H)  f, r
     b: Array  # (2, H)  f, r
     w_skip: Array | None  # (D, H)  of the highway's x; None where D = H
@@ -68,7 +68,7 @@ def sru_step(
     """One step of a simple recurrent unit.
 
         f = σ(x W_f + v_f ⊙ c + b_f)
-        c' = f ⊙ c + (1 - f) ⊙ x W
+        c' = f ⊙ c + (1 - f) ⊙ x W_g
         r = σ(x W_r + v_r ⊙ c + b_r)
         y = r ⊙ c' + (1 - r) ⊙ α x
 
@@ -111,10 +111,10 @@ def _inputs(scale, params, x):
 def _recur(params, carry, inputs):
     (c,), (z, skip) = carry, inputs
     check_shape(c, skip.shape, "carry.c", "as x and params.w_x have it")
-    candidate, *before = gates(z)
-    before = [a + v * c + b for a, v, b in zip(before, params.v, params.b, strict=True)]
+    a_f, g, a_r = gates(z)
+    before = [a + v * c + b for a, v, b in zip((a_f, a_r), params.v, params.b, strict=True)]
     f, r = activate(jnp.stack(before, -2), sigmoid, sigmoid)
-    new = f * c + (1 - f) * candidate
+    new = f * c + (1 - f) * g
     y = r * new + (1 - r) * skip
     return SRUCarry(new.astype(c.dtype)), y.astype(skip.dtype)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlstm.base import Carry, Cell, Layer, Params, cell
-from jaxlstm.checks import check, check_shape
+from jaxlstm.checks import check, check_options, check_shape
 from jaxlstm.sequence import scan
 
 
@@ -64,6 +64,7 @@ def bidirectional(forward: Cell, backward: Cell, *, combine: str = "concatenate"
         return BidirectionalParams(forward.init(keys[0], x), backward.init(keys[1], x))
 
     def apply(params, xs, carry=None, *, key=None, **options):
+        check_options(options)
         keys = (None, None) if key is None else jax.random.split(key)
         starts = (None, None) if carry is None else carry
         ahead, ys = scan(forward, params.forward, xs, starts[0], key=keys[0], **options)

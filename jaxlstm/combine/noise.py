@@ -1,6 +1,7 @@
 """Noise for training: wrappers of cells with the params of the bare cell."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -92,13 +93,14 @@ def variational_dropout(
     check(not recurrent or gated is not None, "recurrent", f"0 for {bare}", recurrent)
 
     def initial_carry(params, x, key=None):
-        if key is None:
-            raise ValueError(f"key: {bare} with variational_dropout draws masks and needs a key")
-        of_carry, *keys = jax.random.split(key, 4)
+        of_carry, *keys = jax.random.split(needed(key, bare, "variational_dropout"), 4)
         carry = bare.initial_carry(params, x, of_carry)
         y = jax.eval_shape(bare.step, params, carry, x)[1]
         shaped = (x, carry.h if recurrent else None, y)
         rates = (rate, recurrent, outputs)
+        for name, a, chance in (("rate", x, rate), ("outputs", y, outputs)):
+            single = not chance or hasattr(a, "dtype")
+            check(single, name, f"0 for {bare}, of which that is not one array", chance)
         masks = DropoutMasks(*map(_draw, keys, shaped, rates))
         return DropoutCarry(carry, Persistent(masks))
 
@@ -125,7 +127,8 @@ def weight_drop(params: Params, key: Array, rate: float) -> Params:
     et al. drop the recurrent weights of all gates, as here; PyTorch has no such thing.)
 
     Args:
-      params: of any cell or layer; all arrays in fields named `w_h` are dropped.
+      params: of any cell or layer; all arrays in fields named `w_h` are dropped, and nothing else:
+        not "fgr"'s `w_gates`, not what a HyperLSTM's smaller one reads of h.
       key: a PRNG key.
       rate: how much to drop, in [0, 1).
 
@@ -177,7 +180,18 @@ def sequence_keys(key: Array, batch: tuple[int, ...]) -> Array:
 
 def split_keys(keys: Array, number: int) -> list[Array]:
     """From each sequence's key that many new ones: a list of (*B,)."""
-    split = lambda key: tuple(jax.random.split(key, number))
+    return list(each(lambda key: tuple(jax.random.split(key, number)), keys))
+
+
+def each(draw: Callable, keys: Array, *like: Any) -> Any:
+    """`draw(key, *like)` for each sequence's key."""
     for _ in range(keys.ndim):
-        split = jax.vmap(split)
-    return list(split(keys))
+        draw = jax.vmap(draw)
+    return draw(keys, *like)
+
+
+def needed(key: Array | None, bare: Cell, wrapper: str) -> Array:
+    """The key; ValueError if there is none."""
+    if key is None:
+        raise ValueError(f"key: {bare} with {wrapper} draws masks and needs a key")
+    return key

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlstm.base import Cell, Layer, cell
-from jaxlstm.checks import check, check_lengths, check_size, check_xs
+from jaxlstm.checks import check, check_lengths, check_options, check_size, check_xs
 from jaxlstm.combine.stack import apply_layer, shorter
 from jaxlstm.sequence import valid_steps
 
@@ -56,6 +56,7 @@ def pyramid(bare: Cell | Layer, *, factor: int = 2) -> Layer:
         return bare.init(key, jax.tree.map(wide, x))
 
     def apply(params, xs, carry=None, *, lengths=None, mask=None, resets=None, **options):
+        check_options(options)
         check(mask is None, "mask", "None for a pyramid, of which a step is several", "a mask")
         check(resets is None, "resets", "None for a pyramid, of which a step is several", "resets")
         lengths = check_lengths(lengths, check_xs(xs))

@@ -8,7 +8,7 @@ import jax
 
 from jaxlstm.base import Array, Carry, Cell, Params, Persistent, cell
 from jaxlstm.checks import check
-from jaxlstm.combine.noise import sequence_keys, split_keys
+from jaxlstm.combine.noise import each, needed, sequence_keys, split_keys
 from jaxlstm.gated import GatedUnroll, gated_step
 
 
@@ -102,9 +102,7 @@ def recurrent_dropout(bare: Cell, rate: float) -> Cell:
     check(0 <= rate < 1, "rate", "a number in [0, 1)", repr(rate))
 
     def initial_carry(params, x, key=None):
-        if key is None:
-            raise ValueError(f"key: {bare} with recurrent_dropout draws masks and needs a key")
-        of_carry, of_keys = jax.random.split(key)
+        of_carry, of_keys = jax.random.split(needed(key, bare, "recurrent_dropout"))
         keys = sequence_keys(of_keys, x.shape[:-1])
         return RecurrentDropoutCarry(bare.initial_carry(params, x, of_carry), Persistent(keys))
 
@@ -112,9 +110,7 @@ def recurrent_dropout(bare: Cell, rate: float) -> Cell:
         hidden = unroll.split(params).b.shape[-1]
         keys, now = split_keys(carry.keys.value, 2)
         draw = lambda key: jax.random.bernoulli(key, 1 - rate, (hidden,)) / (1 - rate)
-        for _ in range(now.ndim):
-            draw = jax.vmap(draw)
-        inner, y = recurrent_dropout_step(bare, params, carry.carry, x, draw(now))
+        inner, y = recurrent_dropout_step(bare, params, carry.carry, x, each(draw, now))
         return RecurrentDropoutCarry(inner, Persistent(keys)), y
 
     return Cell(bare.init, initial_carry, step)

@@ -7,7 +7,7 @@ import jax
 
 from jaxlstm import sequence
 from jaxlstm.base import Cell, Layer, cell
-from jaxlstm.checks import check
+from jaxlstm.checks import check, check_options
 
 
 class StackUnroll(NamedTuple):
@@ -83,8 +83,8 @@ def _keys(key, layers):
 def _init(layers, key, x):
     params = []
     for layer, k in zip(layers, _keys(key, layers), strict=True):
+        x = _output(layers[len(params) - 1], params[-1], x) if params else x
         params.append(layer.init(k, x))
-        x = _output(layer, params[-1], x)
     return tuple(params)
 
 
@@ -104,8 +104,10 @@ def _stack_of_cells(cells):
     def initial_carry(params, x, key=None):
         carries = []
         for part, p, k in zip(cells, params, _keys(key, cells), strict=True):
+            if carries:
+                n = len(carries) - 1
+                x = jax.eval_shape(cells[n].step, params[n], carries[n], x)[1]
             carries.append(part.initial_carry(p, x, k))
-            x = jax.eval_shape(part.step, p, carries[-1], x)[1]
         return tuple(carries)
 
     def step(params, carry, x):
@@ -121,6 +123,7 @@ def _stack_of_cells(cells):
 
 def _stack_with_layers(layers):
     def apply(params, xs, carry=None, *, key=None, lengths=None, **options):
+        check_options(options)
         carries = []
         starts = (None,) * len(layers) if carry is None else carry
         for layer, p, c, k in zip(layers, params, starts, _keys(key, layers), strict=True):

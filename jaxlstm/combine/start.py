@@ -30,7 +30,8 @@ class StartUnroll(NamedTuple):
 def learned_start(bare: Cell, *, axes: int = 1) -> Cell:
     """A cell whose carry before the first step, and after each reset, is a part of its params.
 
-    Begins with the bare cell's own initial carry, mostly zeros.
+    Begins with the bare cell's own initial carry, mostly zeros, as it is at `init`: a `mean` put
+    into a GRU-D's params later has to be put into `start.last` too.
 
     Args:
       bare: a cell that draws nothing for its carry, which is floating point throughout.

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from jaxlstm.base import Array, Carry, Cell, Params, Persistent, cell
 from jaxlstm.checks import check, describe
-from jaxlstm.combine.noise import sequence_keys, split_keys
+from jaxlstm.combine.noise import each, needed, sequence_keys, split_keys
+from jaxlstm.linear_recurrence import LinearUnroll
 
 
 class ZoneoutMasks(NamedTuple):
@@ -18,7 +19,7 @@ class ZoneoutMasks(NamedTuple):
 
 class ZoneoutCarry(NamedTuple):
     carry: Carry  # of the bare cell
-    keys: Persistent  # (*B,)  PRNG keys, one a sequence; a reset does not bring old noise back
+    keys: Persistent  # (*B,)  PRNG keys, one a sequence (of a convlstm, one a place)
 
 
 def zoneout_step(
@@ -28,7 +29,8 @@ def zoneout_step(
 
         c_t = m_c ⊙ c_{t-1} + (1 - m_c) ⊙ c̃_t,   h_t = m_h ⊙ h_{t-1} + (1 - m_h) ⊙ h̃_t
 
-    where c̃ and h̃ are the cell's own; h̃ is made of c̃, not of c. An output that is h̃ becomes h.
+    where c̃ and h̃ are the cell's own; h̃ is made of c̃, not of c. The output h̃ becomes h: for what
+    makes something else of it, `residual(zoneout(...))`.
 
     Args:
       bare: the cell.
@@ -41,7 +43,8 @@ def zoneout_step(
       The cell's carry after, and its output.
 
     Raises:
-      ValueError: if the carry has not the fields that there are masks of, or not their shape.
+      ValueError: if the carry has not the fields that there are masks of, or not their shape; or
+        if h is to be kept and is not the output.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -72,7 +75,11 @@ def _blended(bare, params, carry, x, amounts, blend):
             check(fits, f"masks.{name}", f"shape {old.shape}, as carry.{name}", describe(amount))
             fields[name] = blend(amount, old, getattr(new, name)).astype(old.dtype)
     last = new._replace(**fields)
-    return last, last.h if "h" in fields and y is new.h else y
+    if "h" not in fields:
+        return last, y
+    shown = y is new.h or isinstance(bare.unroll, LinearUnroll)
+    check(shown, "h", "a cell whose output is its h; zone out what is inside", repr(bare))
+    return last, last.h.astype(y.dtype)
 
 
 def _check_field(carry, name):
@@ -124,9 +131,7 @@ def zoneout(bare: Cell, *, c: float = 0.0, h: float = 0.0) -> Cell:
     rates = {name: rate for name, rate in (("c", c), ("h", h)) if rate}
 
     def initial_carry(params, x, key=None):
-        if key is None:
-            raise ValueError(f"key: {bare} with zoneout draws masks and needs a key")
-        of_carry, of_keys = jax.random.split(key)
+        of_carry, of_keys = jax.random.split(needed(key, bare, "zoneout"))
         carry = bare.initial_carry(params, x, of_carry)
         for name in ("h", *rates):
             _check_field(carry, name)
@@ -137,20 +142,13 @@ def zoneout(bare: Cell, *, c: float = 0.0, h: float = 0.0) -> Cell:
         keys, *now = split_keys(carry.keys.value, 1 + len(rates))
         draw = lambda rate, key, like: jax.random.bernoulli(key, rate, like.shape[key.ndim :])
         masks = {
-            name: _each(partial(draw, rate), key, getattr(inner, name))
+            name: each(partial(draw, rate), key, getattr(inner, name))
             for (name, rate), key in zip(rates.items(), now, strict=True)
         }
         inner, y = zoneout_step(bare, params, inner, x, ZoneoutMasks(**masks))
         return ZoneoutCarry(inner, Persistent(keys)), y
 
     return Cell(bare.init, initial_carry, step)
-
-
-def _each(draw, keys, like):
-    """`draw(key, like)` for each sequence's key."""
-    for _ in range(keys.ndim):
-        draw = jax.vmap(draw)
-    return draw(keys, like)
 
 
 @cell

@@ -88,7 +88,7 @@ def tangent(update: Update, keep: bool, inputs: Inputs, carries: Any, d: Inputs)
         x, d_x, valid, resets, after = s
         before, z, u = gates_again(inputs, carries, start, x, resets, after)
         parts = [
-            None if d.weights.b is None else d.weights.b,
+            d.weights.b,
             None if d_x is None else project(d_x, weights.w_x),
             None if d.weights.w_x is None else project(x, d.weights.w_x),
         ]

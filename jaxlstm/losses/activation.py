@@ -16,7 +16,7 @@ def activation_regularization(ys: Array, *, lengths: Any = None) -> Array:
       lengths: (*B,) integers; what stands behind a length counts for nothing.
 
     Returns:
-      A number, to be scaled by α (2 in the paper) and added to the loss.
+      A number, at least float32, to be scaled by α (2 in the paper) and added to the loss.
 
     Raises:
       ValueError: if `ys` is not floating point, or the lengths do not fit.
@@ -42,7 +42,7 @@ def temporal_activation_regularization(ys: Array, *, lengths: Any = None) -> Arr
       lengths: (*B,) integers; what stands behind a length counts for nothing.
 
     Returns:
-      A number, to be scaled by β (1 in the paper) and added to the loss.
+      A number, at least float32, to be scaled by β (1 in the paper) and added to the loss.
 
     Raises:
       ValueError: if `ys` is not floating point, or the lengths do not fit.
@@ -77,4 +77,5 @@ def _within(ys, lengths):
 
 
 def _mean_square(a, valid):
-    return jnp.square(jnp.where(valid, a, 0)).sum() / jnp.maximum(valid.sum(), 1)
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.square(jnp.where(valid, a, 0).astype(wide)).sum() / jnp.maximum(valid.sum(), 1)

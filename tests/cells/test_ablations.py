@@ -88,3 +88,14 @@ def test_a_name_that_is_none_raises():
         jl.init_lstm_ablation(KEY, 4, 5, "nope")
     with pytest.raises(ValueError, match="name: expected one of"):
         jl.lstm_ablation_step(*case("np")[1:], X, "nope")
+
+
+def test_params_and_carries_of_another_variant_raise():
+    _, params, carry = case("cifg")
+    with pytest.raises(ValueError, match="params: expected the 4 gates of 'np', got 3"):
+        jl.lstm_ablation_step(params, carry, X, "np")
+    _, params, _ = case("fgr")
+    with pytest.raises(ValueError, match=r"carry.gates: expected an array in 'fgr'"):
+        jl.lstm_ablation_step(params, carry, X, "fgr")
+    with pytest.raises(ValueError, match=r"params.w_gates: expected None in 'niaf'"):
+        jl.lstm_ablation_step(params, carry, X, "niaf")

@@ -171,3 +171,11 @@ def test_shapes_that_do_not_fit_raise(x, carry, message):
 def test_a_carry_of_another_kind_raises():
     with pytest.raises(ValueError, match=r"carry: expected a NamedTuple with a field h.*got tuple"):
         jl.lstm_step(jl.init_lstm(KEY, 4, 5), (jnp.zeros(5), jnp.zeros(5)), jnp.ones(4))
+
+
+@pytest.mark.parametrize("c", [(5,), (2, 5), (3, 4)])
+def test_cell_states_that_do_not_fit_raise(c):
+    cell, x = jl.lstm(5), jnp.ones((3, 4))
+    carry = jl.LSTMCarry(jnp.zeros(c), jnp.zeros((3, 5)))
+    with pytest.raises(ValueError, match=r"carry.c: expected batch axes \(3,\) and a last"):
+        cell.step(cell.init(KEY, x), carry, x)

@@ -111,7 +111,7 @@ def test_sru_with_its_gates_shut_and_open():
     np.testing.assert_allclose(kept.c, carry.c, rtol=1e-12)
     np.testing.assert_allclose(through, math.sqrt(3) * X, rtol=1e-12)
     new, shown = cell.step(gate(-60.0, 60.0), carry, X)
-    np.testing.assert_allclose(new.c, X @ params.w_x[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(new.c, X @ params.w_x[:, 1], rtol=1e-12)
     np.testing.assert_allclose(shown, new.c, rtol=1e-12)
 
 
@@ -151,3 +151,12 @@ def test_names_that_are_none_raise():
         jl.indrnn(5, activation="gelu")
     with pytest.raises(ValueError, match=r"carry.c: expected shape \(2, 5\)"):
         jl.sru_step(*case(jl.sru(5)), X[:2])
+
+
+def test_attention_around_a_wider_state_stays_in_half_precision():
+    cell = jl.attention(jl.mingru(5), "additive", memory=6, size=3)
+    xs = jnp.ones((4, 2, 4), jnp.bfloat16)
+    params = cell.init(KEY, xs[0])
+    carry = jl.attend(cell, params, xs[0], jnp.ones((7, 2, 6), jnp.bfloat16))
+    _, ys = jl.scan(cell, params, xs, carry)
+    assert (ys.output.dtype, ys.context.dtype) == (jnp.bfloat16, jnp.bfloat16)

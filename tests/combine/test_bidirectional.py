@@ -68,3 +68,33 @@ def test_directions_that_are_no_cells_raise(other):
         jl.bidirectional(other, AHEAD)
     with pytest.raises(ValueError, match="backward: expected a Cell, got"):
         jl.bidirectional(AHEAD, other)
+
+
+def test_first_carries_are_handed_to_both_directions():
+    first, _ = BOTH.apply(PARAMS, XS)
+    actual, _ = BOTH.apply(PARAMS, XS, first)
+    ahead, _ = jl.scan(AHEAD, PARAMS.forward, XS, first.forward)
+    back, _ = jl.scan(BACK, PARAMS.backward, XS[::-1], first.backward)
+    papers.close(actual, jl.BidirectionalCarry(ahead, back), 1e-14)
+
+
+def test_outputs_may_be_summed():
+    both = jl.bidirectional(AHEAD, AHEAD, combine="sum")
+    params = both.init(KEY, XS[0])
+    ahead, back = (
+        jl.scan(AHEAD, params.forward, XS)[1],
+        jl.scan(AHEAD, params.backward, XS[::-1])[1],
+    )
+    papers.close(both.apply(params, XS)[1], ahead + back[::-1], 1e-14)
+
+
+def test_sums_and_options_that_are_none_raise():
+    with pytest.raises(ValueError, match=r"backward: expected shape \(6, 3, 5\)"):
+        jl.bidirectional(AHEAD, BACK, combine="sum").apply(PARAMS, XS)
+    with pytest.raises(ValueError, match=r"combine: expected one of \['concatenate', 'sum'\]"):
+        jl.bidirectional(AHEAD, BACK, combine="mean")
+    for layer in (BOTH, jl.pyramid(BOTH), jl.stack(BOTH)):
+        with pytest.raises(
+            ValueError, match=r"options of a Layer: expected some of .* got reverse"
+        ):
+            layer.apply(layer.init(KEY, XS[0]), XS, reverse=True)

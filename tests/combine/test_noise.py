@@ -74,10 +74,6 @@ def test_each_sequence_and_each_key_has_its_own_masks():
     np.testing.assert_array_equal(draw(KEY), draw(KEY))
 
 
-def test_params_are_those_of_the_bare_cell():
-    papers.close(NOISY.init(KEY, XS[0]), BARE.init(KEY, XS[0]), 0)
-
-
 @pytest.mark.parametrize("bare", [BARE, bare_sum()])
 def test_no_dropout_is_the_bare_cell(bare):
     none = jl.variational_dropout(bare, 0.0)
@@ -116,6 +112,15 @@ def test_what_can_not_be_dropped_raises():
     for bare in (bare_sum(), jl.mgu(5)):
         with pytest.raises(ValueError, match=f"recurrent: expected 0 for {bare.name[:3]}"):
             jl.variational_dropout(bare, 0.1, recurrent=0.2)
+
+
+def test_inputs_that_are_not_one_array_raise():
+    timed = jl.time_aware_lstm(5)
+    xs = jl.TimeAwareLSTMInput(XS, XS[..., 0])
+    params = timed.init(KEY, jax.tree.map(lambda x: x[0], xs))
+    with pytest.raises(ValueError, match=r"rate: expected 0 for time_aware_lstm\(5\), of which"):
+        jl.scan(jl.variational_dropout(timed, 0.1), params, xs, key=KEY)
+    jl.scan(jl.variational_dropout(timed, 0.0, outputs=0.1), params, xs, key=KEY)
 
 
 def test_what_a_gru_keeps_of_its_state_is_not_dropped():

@@ -114,3 +114,16 @@ def test_a_stacked_layer_hands_its_key_on():
 def test_layers_that_are_none_raise(layers, message):
     with pytest.raises(ValueError, match=message):
         jl.stack(*layers)
+
+
+def test_a_cell_that_reads_a_memory_may_come_last():
+    reader = jl.attention(jl.gru(5), "dot", memory=5, size=3)
+    deep = jl.stack(jl.lstm(4), reader)
+    xs = jnp.ones((6, 3, 4))
+    params = deep.init(jax.random.key(0), xs[0])
+    first = jl.lstm(4).initial_carry(params[0], xs[0])
+    start = jl.attend(reader, params[1], jnp.ones((3, 4)), jnp.ones((7, 3, 5)))
+    _, ys = jl.scan(deep, params, xs, (first, start))
+    _, hs = jl.scan(jl.lstm(4), params[0], xs)
+    expected = jl.scan(reader, params[1], hs, start)[1].output
+    assert float(abs(ys.output - expected).max()) < 1e-6

@@ -23,12 +23,15 @@ def test_units_under_the_mask_keep_their_states_and_the_others_are_the_cell_s():
     assert y is last.h
 
 
-def test_an_output_that_is_not_the_hidden_state_is_left_alone():
-    shown = jl.skip(BARE)
+def test_the_output_of_a_cell_linear_in_its_state_is_zoned_out_in_half_precision_too():
+    cell, x = jl.minlstm(5), XS[0].astype(jnp.bfloat16)
+    params = cell.init(KEY, x)
+    start = jl.MinLSTMCarry(jnp.full((3, 5), 0.5, jnp.float32))
     masks = jl.ZoneoutMasks(h=jnp.ones((3, 5), bool))
-    last, y = jl.zoneout_step(shown, PARAMS, CARRY, XS[0], masks)
-    np.testing.assert_array_equal(last.h, CARRY.h)
-    np.testing.assert_array_equal(y, shown.step(PARAMS, CARRY, XS[0])[1])
+    last, y = jl.zoneout_step(cell, params, start, x, masks)
+    assert (last.h == 0.5).all()
+    assert (y == 0.5).all()
+    assert y.dtype == x.dtype
 
 
 def test_no_zoneout_and_one_that_was_given_masks_of_nothing_are_the_bare_cell():
@@ -97,3 +100,5 @@ def test_what_can_not_be_zoned_out_raises():
         jl.scan(jl.zoneout(gru, c=0.1), gru.init(KEY, XS[0]), XS, key=KEY)
     with pytest.raises(ValueError, match=r"masks.h: expected shape \(3, 5\), as carry.h"):
         jl.zoneout_step(BARE, PARAMS, CARRY, XS[0], jl.ZoneoutMasks(h=jnp.ones((3, 4), bool)))
+    with pytest.raises(ValueError, match=r"h: expected a cell whose output is its h.* skip"):
+        jl.zoneout_step(jl.skip(BARE), PARAMS, CARRY, XS[0], jl.ZoneoutMasks(h=CARRY.h > 0))

@@ -28,6 +28,11 @@ def test_padding_counts_for_nothing_and_nothing_at_all_for_zero(penalty):
     assert penalty(YS, lengths=[0, 0, 0]) == 0
 
 
+def test_half_precision_does_not_overflow():
+    penalty = PENALTIES[0](jnp.ones((60, 40, 40), jnp.float16))
+    assert (penalty, penalty.dtype) == (1, jnp.float32)
+
+
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_what_does_not_fit_raises(penalty):
     with pytest.raises(ValueError, match="ys: expected an array of floating-point numbers"):

@@ -127,7 +127,7 @@ def indrnn(params, carry, x):
 def sru(params, carry, x):
     """Lei et al. 2018, eq. 1 to 4, with α = √3."""
     (c,) = carry
-    candidate, a_f, a_r = (x @ params.w_x[:, n] for n in range(3))
+    a_f, candidate, a_r = (x @ params.w_x[:, n] for n in range(3))
     f = sigmoid(a_f + params.v[0] * c + params.b[0])
     r = sigmoid(a_r + params.v[1] * c + params.b[1])
     c = f * c + (1 - f) * candidate
