@@ -1,0 +1,168 @@
+"""PyTorch's modules and ours with one set of weights: in float64, to 1e-12."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxlstm as jl
+from jaxlstm.interop import torch as interop
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+
+T, B, D, H = 7, 3, 4, 5
+XS = np.random.default_rng(0).normal(size=(T, B, D))
+KINDS = {
+    "lstm": (torch.nn.LSTM, {}),
+    "projection": (torch.nn.LSTM, {"proj_size": 2}),
+    "gru": (torch.nn.GRU, {}),
+    "tanh": (torch.nn.RNN, {}),
+    "relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
+}
+SHAPES = [
+    {},
+    {"num_layers": 2},
+    {"bidirectional": True},
+    {"num_layers": 3, "bidirectional": True},
+    {"bias": False},
+]
+
+
+def make(kind, **options):
+    make, more = KINDS[kind]
+    torch.manual_seed(3)
+    return make(D, H, dtype=torch.float64, **more, **options)
+
+
+def taken(module, kind):
+    return interop.from_torch(
+        module.state_dict(), nonlinearity="relu" if kind == "relu" else "tanh"
+    )
+
+
+def run(layer, params):
+    if isinstance(layer, jl.Layer):
+        return layer.apply(params, jnp.asarray(XS))[1]
+    return jl.scan(layer, params, jnp.asarray(XS))[1]
+
+
+@pytest.mark.parametrize("options", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_module_taken_in_has_its_outputs(kind, options):
+    module = make(kind, **options)
+    expected = module(torch.tensor(XS))[0].detach().numpy()
+    np.testing.assert_allclose(run(*taken(module, kind)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", SHAPES[:4], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_params_given_out_come_back_bit_for_bit_and_give_the_module_s_outputs(kind, options):
+    module = make(kind, **options)
+    layer, like = taken(module, kind)
+    leaves, tree = jax.tree.flatten(like)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    draw = lambda k, a: 0.5 * jax.random.normal(k, a.shape, a.dtype)
+    params = jax.tree.unflatten(tree, map(draw, keys, leaves))
+    weights = interop.to_torch(params)
+    module.load_state_dict({name: torch.tensor(a) for name, a in weights.items()}, strict=True)
+    actual = module(torch.tensor(XS))[0].detach().numpy()
+    np.testing.assert_allclose(run(layer, params), actual, rtol=1e-12, atol=1e-12)
+    again, back = taken(module, kind)
+    assert again is layer
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes_are_kept(dtype):
+    module = torch.nn.GRU(D, H, dtype=getattr(torch, dtype))
+    _, params = interop.from_torch(module.state_dict())
+    assert {a.dtype for a in params} == {jnp.dtype(dtype)}
+    assert {a.dtype for a in interop.to_torch(params).values()} == {jnp.dtype(dtype)}
+
+
+def test_a_trained_tagger_gives_the_same_logits_and_can_be_trained_further():
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(0, 9, (T, 16))
+    tags = (np.cumsum(tokens, 0) % 2).astype(np.int64)  # parity so far: the past matters
+    torch.manual_seed(4)
+    embed, lstm = torch.nn.Embedding(9, D), torch.nn.LSTM(D, 16)
+    head = torch.nn.Linear(16, 2)
+    parts = torch.nn.ModuleList([embed, lstm, head])
+    optimizer = torch.optim.Adam(parts.parameters(), 0.02)
+    for _ in range(40):
+        logits = head(lstm(embed(torch.tensor(tokens)))[0])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(tags).flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    theirs = head(lstm(embed(torch.tensor(tokens)))[0]).detach().numpy()
+
+    cell, rnn = interop.from_torch(lstm.state_dict())
+    arrays = {name: jnp.asarray(p.detach().numpy()) for name, p in parts.named_parameters()}
+    params = rnn, arrays["0.weight"], arrays["2.weight"], arrays["2.bias"]
+
+    def logits_of(params):
+        rnn, table, w, b = params
+        return jl.scan(cell, rnn, table[tokens])[1] @ w.T + b
+
+    def loss_of(params):
+        return optax.softmax_cross_entropy_with_integer_labels(logits_of(params), tags).mean()
+
+    np.testing.assert_allclose(logits_of(params), theirs, atol=2e-6)  # float32, values near 1
+    rule = optax.adam(0.02)
+    state, step = rule.init(params), jax.jit(jax.value_and_grad(loss_of))
+    before = float(loss_of(params))
+    for _ in range(40):
+        _, gradient = step(params)
+        updates, state = rule.update(gradient, state)
+        params = optax.apply_updates(params, updates)
+    assert float(loss_of(params)) < 0.8 * before
+
+
+def changed(**entries):
+    weights = {name: a.numpy() for name, a in make("lstm").state_dict().items()} | entries
+    return {name: a for name, a in weights.items() if a is not None}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, r"state_dict: expected an entry 'weight_ih_l0'"),
+        (5, r"state_dict: expected a mapping of names to arrays"),
+        (changed(bias_hh_l0=None), r"state_dict 'bias_hh_l0': expected an array, got none among"),
+        (
+            changed(weight_ih_l0=np.ones((19, D))),
+            r"state_dict 'weight_ih_l0': expected 4, 3 or 1 times the hidden size as rows",
+        ),
+        (
+            changed(bias_ih_l0=np.ones(3)),
+            r"state_dict 'bias_ih_l0': expected shape \(20,\), got \(3,\)",
+        ),
+        (
+            changed(weight_ih_l0=np.ones((20, D), int)),
+            r"state_dict 'weight_ih_l0': expected floating-point numbers, got int64",
+        ),
+        (changed(weight_ih_l2=np.ones((20, D))), r"state_dict 'weight_ih_l1': expected an array"),
+        (changed(head=np.ones(3)), r"state_dict: expected no other entries, got 'head'"),
+    ],
+)
+def test_weights_that_do_not_fit_raise_and_name_the_entry(weights, message):
+    with pytest.raises(ValueError, match=message):
+        interop.from_torch(weights)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (jl.lstm(H, peephole=True), r"params.peephole of layer l0: expected None"),
+        (jl.lstm(H, layer_norm=True), r"params.norm of layer l0: expected None"),
+        (jl.janet(H), r"params of layer l0: expected params of one of .* got JANETParams"),
+        (jl.stack(jl.lstm(H), jl.gru(H)), r"params: expected layers of one kind"),
+    ],
+    ids=repr,
+)
+def test_layers_that_pytorch_has_not_raise(cell, message):
+    params = cell.init(jax.random.key(0), jnp.ones(D))
+    with pytest.raises(ValueError, match=message):
+        interop.to_torch(params)
