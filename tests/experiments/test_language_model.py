@@ -73,11 +73,18 @@ def without_times(folder):
     return [{k: v for k, v in x.items() if k not in timed} for x in [*lines, result]]
 
 
+# A shell's background job ignores SIGINT, and so do its children unless they are told not to.
+INTERRUPTIBLE = """import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("experiments.language_model", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kill):
     whole, _ = finished
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "experiments.language_model", "--train", str(text)]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "--train", str(text)]
     command += ["--workdir", str(folder), *SMALL]
     with open(os.devnull, "w") as nothing:
         process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
