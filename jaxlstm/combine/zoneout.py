@@ -98,8 +98,8 @@ def _check_rates(bare, c, h):
 def zoneout(bare: Cell, *, c: float = 0.0, h: float = 0.0) -> Cell:
     """A cell of which random units keep their states, drawn anew at each step: for training.
 
-    Each sequence has a key of its own in the carry, so that its noise is the same alone, in a
-    batch and under `vmap`. A sequence runs by `lax.scan` of the step. To evaluate,
+    Each sequence has a key of its own in the carry, so that its noise does not depend on the
+    others of its batch, on padding, or on `vmap`. A sequence runs by `lax.scan` of the step. To evaluate,
     `expected_zoneout`, as the paper does, or the bare cell; the params are the same.
 
     Args:
