@@ -71,8 +71,8 @@ def recurrent_dropout(bare: Cell, rate: float) -> Cell:
     """A gated cell with dropout of its candidate, drawn anew at each step: for training.
 
     Each sequence has a key of its own in the carry, so that its noise does not depend on the
-    others of its batch, on padding, or on `vmap`. A sequence runs by `lax.scan` of the step. To evaluate, use the bare
-    cell with the same params.
+    others of its batch, on padding, or on `vmap`. A sequence runs by `lax.scan` of the step.
+    To evaluate, use the bare cell with the same params.
 
     Args:
       bare: an `lstm` or a `gru` with any options.

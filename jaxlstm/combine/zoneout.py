@@ -99,8 +99,8 @@ def zoneout(bare: Cell, *, c: float = 0.0, h: float = 0.0) -> Cell:
     """A cell of which random units keep their states, drawn anew at each step: for training.
 
     Each sequence has a key of its own in the carry, so that its noise does not depend on the
-    others of its batch, on padding, or on `vmap`. A sequence runs by `lax.scan` of the step. To evaluate,
-    `expected_zoneout`, as the paper does, or the bare cell; the params are the same.
+    others of its batch, on padding, or on `vmap`. A sequence runs by `lax.scan` of the step.
+    To evaluate, `expected_zoneout`, as the paper does, or the bare cell; the params are the same.
 
     Args:
       bare: the cell; its carry is a NamedTuple with a field h, and c if that is zoned out.
