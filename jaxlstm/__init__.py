@@ -90,6 +90,7 @@ from jaxlstm.cells.time_aware_lstm import (
     time_aware_lstm,
     time_aware_lstm_step,
 )
+from jaxlstm.combine.backward import backward
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
 from jaxlstm.combine.noise import (
     DropoutCarry,
@@ -188,6 +189,7 @@ __all__ = [
     "activation_regularization",
     "attend",
     "attention",
+    "backward",
     "bidirectional",
     "cell",
     "convlstm",

@@ -145,7 +145,7 @@ def _call_name(name: str, signature: inspect.Signature, arguments: dict[str, Any
         parameter = signature.parameters[key]
         if parameter.kind is parameter.VAR_POSITIONAL:
             words += [repr(v) for v in value]
-        elif parameter.default is parameter.empty:
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
             words.append(repr(value))
         elif value != parameter.default:
             words.append(f"{key}={value!r}")

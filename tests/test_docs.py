@@ -11,10 +11,20 @@ import pytest
 from tests.test_floors import MODULES
 
 ROOT = Path(__file__).parents[1]
+NEEDED = {  # of the examples
+    "jaxlstm.interop.equinox": "equinox",
+    "jaxlstm.interop.keras": "keras",
+    "jaxlstm.interop.onnx": "onnx",
+    "jaxlstm.interop.onnx_export": "onnx",
+    "jaxlstm.interop.safetensors": "safetensors",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstring_examples(name):
+def test_docstring_examples(name, monkeypatch):
+    if name in NEEDED:
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        pytest.importorskip(NEEDED[name], reason=f"{NEEDED[name]} is not installed")
     module = importlib.import_module(name.removesuffix(".__init__"))
     with jax.enable_x64(False):
         assert doctest.testmod(module).failed == 0

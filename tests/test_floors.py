@@ -45,8 +45,8 @@ FLOORS = {
     ),
     "jaxlstm.combine.pyramid": ([*CORE, "jaxlstm.sequence", "jaxlstm.combine.stack"], ["jax"]),
     "jaxlstm.combine": ([*CORE, "jaxlstm.sequence"], ["jax"]),
-    "jaxlstm.interop.arrays": (CORE, ["ml_dtypes", "numpy"]),
-    "jaxlstm.interop": (["jaxlstm"], ["jax", "numpy"]),
+    "jaxlstm.interop.arrays": (CORE, ["jax", "numpy"]),
+    "jaxlstm.interop": (["jaxlstm"], ["jax", "numpy", "flax"]),  # others by interop.arrays.needed
     "jaxlstm.attention": (SEQUENCE, ["jax", "numpy"]),
     "jaxlstm.losses": (CORE, ["jax"]),
     "jaxlstm.data": ([], ["numpy"]),

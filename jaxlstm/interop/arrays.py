@@ -1,17 +1,35 @@
-"""Named arrays of other libraries: taken out one by one, with errors that name the entry."""
+"""What the modules beside this one share: named arrays, libraries that may be missing."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxlstm.base import Array
 from jaxlstm.checks import check
+
+
+def needed(library: str, extra: str) -> Any:
+    """The module of that name, imported now.
+
+    Raises:
+      ImportError: if it is not installed, saying what would install it.
+    """
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        message = f"{library} can't be imported ({error}): pip install 'jaxlstm[{extra}]'"
+        raise ImportError(message) from error
 
 
 class Entries:
     """Named arrays that are taken out one after another.
 
     Attributes:
+      source: what they are of, for errors: `"state_dict"`.
       arrays: what there was, by name.
       left: the names not taken yet.
     """
@@ -22,7 +40,10 @@ class Entries:
         self.arrays = dict(arrays)
         self.left = list(self.arrays)
 
-    def take(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def take(self, name: str, shape: tuple[int | None, ...]) -> Array:
         """The array of that name; None in `shape` stands for any size.
 
         Raises:
@@ -30,7 +51,7 @@ class Entries:
         """
         entry = f"{self.source} {name!r}"
         check(name in self.arrays, entry, "an array", f"none among {', '.join(self.arrays)}")
-        array = to_numpy(self.arrays[name], entry)
+        array = to_jax(self.arrays[name], entry)
         fits = len(array.shape) == len(shape)
         fits = fits and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
         shown = str(shape).replace("None", "any")
@@ -43,17 +64,31 @@ class Entries:
         check(not self.left, self.source, "no other entries", ", ".join(map(repr, self.left)))
 
 
-def to_numpy(value: Any, entry: str) -> np.ndarray:
-    """A floating-point array of NumPy's, of a PyTorch tensor or whatever NumPy can read."""
+def to_jax(value: Any, entry: str) -> Array:
+    """A floating-point array, of one of PyTorch, NumPy or JAX, whether traced or not.
+
+    In the dtype that it has; float64 becomes float32 where JAX's `jax_enable_x64` is not set.
+
+    Raises:
+      ValueError: if it is not floating point; `entry` is its name.
+    """
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":  # which NumPy has not
-            import ml_dtypes
-
-            value = value.float().numpy().astype(ml_dtypes.bfloat16)
+            value = jnp.asarray(value.float().numpy()).astype(jnp.bfloat16)
         else:
             value = value.numpy()
-    array = np.asarray(value)
-    floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
     check(floating, entry, "floating-point numbers", array.dtype)
-    return array
+    return jnp.asarray(array)
+
+
+def split(w: Array, gates: int) -> Array:
+    """(..., G*H), gates side by side, as (..., G, H)."""
+    return w.reshape(*w.shape[:-1], gates, w.shape[-1] // gates)
+
+
+def join(w: Array) -> Array:
+    """(..., G, H) as (..., G*H)."""
+    return w.reshape(*w.shape[:-2], -1)

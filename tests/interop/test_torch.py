@@ -64,7 +64,7 @@ def test_params_given_out_come_back_bit_for_bit_and_give_the_module_s_outputs(ki
     keys = jax.random.split(jax.random.key(1), len(leaves))
     draw = lambda k, a: 0.5 * jax.random.normal(k, a.shape, a.dtype)
     params = jax.tree.unflatten(tree, map(draw, keys, leaves))
-    weights = interop.to_torch(params)
+    weights = interop.to_torch(layer, params)
     module.load_state_dict({name: torch.tensor(a) for name, a in weights.items()}, strict=True)
     actual = module(torch.tensor(XS))[0].detach().numpy()
     np.testing.assert_allclose(run(layer, params), actual, rtol=1e-12, atol=1e-12)
@@ -76,9 +76,9 @@ def test_params_given_out_come_back_bit_for_bit_and_give_the_module_s_outputs(ki
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtypes_are_kept(dtype):
     module = torch.nn.GRU(D, H, dtype=getattr(torch, dtype))
-    _, params = interop.from_torch(module.state_dict())
+    cell, params = interop.from_torch(module.state_dict())
     assert {a.dtype for a in params} == {jnp.dtype(dtype)}
-    assert {a.dtype for a in interop.to_torch(params).values()} == {jnp.dtype(dtype)}
+    assert {a.dtype for a in interop.to_torch(cell, params).values()} == {jnp.dtype(dtype)}
 
 
 def test_a_trained_tagger_gives_the_same_logits_and_can_be_trained_further():
@@ -155,14 +155,49 @@ def test_weights_that_do_not_fit_raise_and_name_the_entry(weights, message):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (jl.lstm(H, peephole=True), r"params.peephole of layer l0: expected None"),
-        (jl.lstm(H, layer_norm=True), r"params.norm of layer l0: expected None"),
-        (jl.janet(H), r"params of layer l0: expected params of one of .* got JANETParams"),
-        (jl.stack(jl.lstm(H), jl.gru(H)), r"params: expected layers of one kind"),
+        (jl.lstm(H, peephole=True), r"lstm's peephole: expected its default False, as PyTorch"),
+        (jl.lstm(H, layer_norm=True), r"lstm's layer_norm: expected its default"),
+        (jl.lstm(H, cell_clip=3.0), r"lstm's cell_clip: expected its default"),
+        (jl.janet(H), r"layer: expected one of lstm\(projection\), .* got janet"),
+        (jl.stack(jl.lstm(H), jl.gru(H)), r"layer: expected layers of one kind"),
+        (jl.bidirectional(jl.gru(H), jl.gru(H), combine="sum"), r"layer: expected outputs side"),
     ],
     ids=repr,
 )
 def test_layers_that_pytorch_has_not_raise(cell, message):
     params = cell.init(jax.random.key(0), jnp.ones(D))
     with pytest.raises(ValueError, match=message):
-        interop.to_torch(params)
+        interop.to_torch(cell, params)
+
+
+@pytest.mark.parametrize(
+    ("cell", "params", "message"),
+    [
+        (jl.gru(H), jl.init_lstm(jax.random.key(0), D, H), r"params: expected those of gru\(5\)"),
+        (jl.lstm(6), jl.init_lstm(jax.random.key(0), D, H), r"params: expected those of lstm\(6\)"),
+        (jl.stack(jl.gru(H), jl.gru(H)), (), r"params: expected a tuple of 2"),
+        (jl.bidirectional(jl.gru(H), jl.gru(H)), (), r"params: expected BidirectionalParams"),
+        (jl.gru(H), {}, r"params: expected those of gru\(5\), got dict"),
+    ],
+)
+def test_params_of_another_layer_raise(cell, params, message):
+    with pytest.raises(ValueError, match=message):
+        interop.to_torch(cell, params)
+
+
+@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_a_cell_of_one_step(name):
+    torch.manual_seed(5)
+    module = getattr(torch.nn, name)(D, H, dtype=torch.float64)
+    cell, params = interop.from_torch(module)
+    h = torch.zeros(B, H, dtype=torch.float64)
+    state = (h, h) if name == "LSTMCell" else h
+    expected = []
+    for x in torch.tensor(XS):
+        state = module(x, state)
+        expected.append((state[0] if name == "LSTMCell" else state).detach().numpy())
+    np.testing.assert_allclose(run(cell, params), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_module_tells_its_nonlinearity():
+    assert interop.from_torch(make("relu"))[0] is jl.elman(H, activation="relu")

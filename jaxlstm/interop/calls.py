@@ -1,0 +1,163 @@
+"""The call that a cell was made by, read back from its name."""
+
+import ast
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+import jaxlstm
+from jaxlstm.base import Cell, Layer, Params
+from jaxlstm.checks import check
+
+
+class Call(NamedTuple):
+    """A call of a factory of cells.
+
+    Attributes:
+      factory: its name, `"lstm"`.
+      arguments: all of its arguments by name, defaults too; cells among them are cells, and
+        those of a `*layers` a tuple.
+    """
+
+    factory: str
+    arguments: dict[str, Any]
+
+
+class Part(NamedTuple):
+    """One layer of a network, of one cell or of one for each direction.
+
+    Attributes:
+      cells: the call of the cell and its params; of two directions the forward one first.
+      combine: of two directions, how outputs are combined; else None.
+    """
+
+    cells: tuple[tuple[Call, Params], ...]
+    combine: str | None
+
+
+def rebuild(name: str, factories: Iterable[Any] = ()) -> Cell | Layer:
+    """The cell or layer of that name; nothing but factories of cells is ever called.
+
+    Args:
+      name: as `Cell.name` and `Layer.name` have it, `"stack(lstm(64), gru(32))"`.
+      factories: functions made by `@cell` that are not of this package.
+
+    Raises:
+      ValueError: if the name is not a call of factories with plain values.
+    """
+    known = _factories(factories)
+    try:
+        tree = ast.parse(name, mode="eval").body
+        return _build(tree, known)
+    except (SyntaxError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"name: expected the call of a cell, got {name!r}: {error}") from error
+
+
+def call_of(layer: Cell | Layer, factories: Iterable[Any] = ()) -> Call:
+    """The call that made the cell or layer.
+
+    Raises:
+      ValueError: if that call does not give this very cell, as where it was made by a factory
+        that is not among these.
+    """
+    check(isinstance(layer, Cell | Layer), "layer", "a Cell or a Layer", repr(layer))
+    factories = tuple(factories)
+    try:
+        same = rebuild(layer.name, factories) is layer
+    except ValueError as error:
+        raise ValueError(f"layer: {error}") from error
+    check(same, "layer", f"what {layer.name} makes", "another one of that name")
+    tree = ast.parse(layer.name, mode="eval").body
+    assert isinstance(tree, ast.Call)
+    factory, bound = _bind(tree, _factories(factories))
+    return Call(factory, bound)
+
+
+def parts_of(layer: Cell | Layer, params: Params) -> list[Part]:
+    """The layers of a network from the first to the last, each of one or both directions.
+
+    Raises:
+      ValueError: if a call can't be read, or the params are not of that many layers.
+    """
+    call = call_of(layer)
+    if call.factory == "bidirectional":
+        return [_both(call, params)]
+    if call.factory != "stack":
+        _check_params(layer, call, params)
+        return [Part(((call, params),), None)]
+    layers = call.arguments["layers"]
+    fits = isinstance(params, tuple) and len(params) == len(layers)
+    check(fits, "params", f"a tuple of {len(layers)}, as {layer} has layers", type(params).__name__)
+    return [part for pair in zip(layers, params, strict=True) for part in parts_of(*pair)]
+
+
+def _both(call, params):
+    known = isinstance(params, jaxlstm.BidirectionalParams)
+    check(known, "params", "BidirectionalParams", type(params).__name__)
+    cells = (call.arguments[name] for name in ("forward", "backward"))
+    parts = [parts_of(cell, p) for cell, p in zip(cells, params, strict=True)]
+    alone = all(len(part) == 1 for part in parts)
+    check(alone, "layer", "one cell in each direction", call.arguments)
+    ahead, back = (part[0].cells[0] for part in parts)
+    return Part((ahead, back), call.arguments["combine"])
+
+
+def _check_params(cell, call, params):
+    """Raises ValueError unless the params are of that cell, as far as it has weights w_x."""
+    weighted = hasattr(params, "w_x")
+    check(weighted, "params", f"those of {cell}", type(params).__name__)
+    x = params.w_x.shape[:1]
+    if call.factory == "convlstm":
+        space = (1,) * len(call.arguments["kernel"])
+        space = space if params.peephole is None else params.peephole.shape[1:-1]
+        x = (*space, params.w_x.shape[-3])
+    key, x = jax.random.key(0), jax.ShapeDtypeStruct(x, params.w_x.dtype)
+    expected = jax.eval_shape(cell.init, key, x)
+    shapes = lambda tree: jax.tree.map(lambda a: tuple(a.shape), tree)
+    fits = type(params) is type(expected) and shapes(params) == shapes(expected)
+    check(fits, "params", f"those of {cell}, {shapes(expected)}", shapes(params))
+
+
+def _factories(more):
+    ours = (getattr(jaxlstm, name) for name in jaxlstm.__all__)
+    made = {f.__name__: f for f in ours if inspect.isfunction(f) and hasattr(f, "__wrapped__")}
+    return made | {factory.__name__: factory for factory in more}
+
+
+def _bind(node, known):
+    named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    if not named or node.func.id not in known:
+        raise ValueError(f"{ast.unparse(node)} is no call of {', '.join(sorted(known))}")
+    factory = known[node.func.id]
+    args = [_value(arg, known) for arg in node.args]
+    kwargs = {word.arg: _value(word.value, known) for word in node.keywords if word.arg}
+    bound = inspect.signature(factory).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return node.func.id, bound.arguments
+
+
+def _build(node, known):
+    name, arguments = _bind(node, known)
+    signature = inspect.signature(known[name])
+    bound = inspect.BoundArguments(signature, arguments)
+    return known[name](*bound.args, **bound.kwargs)
+
+
+def _value(node, known):
+    return _build(node, known) if isinstance(node, ast.Call) else ast.literal_eval(node)
+
+
+def check_kinds(call: Call, library: str, kinds: Mapping[str, Iterable[str]]) -> None:
+    """Raises ValueError unless the library has such a cell, of these options of each factory."""
+    described = [f"{kind}({', '.join(options)})" for kind, options in kinds.items()]
+    expected = f"one of {', '.join(described)}, as {library} has"
+    check(call.factory in kinds, "layer", expected, call.factory)
+    parameters = inspect.signature(getattr(jaxlstm, call.factory)).parameters
+    for name, value in call.arguments.items():
+        default = parameters[name].default
+        given = default is not inspect.Parameter.empty and value != default
+        lacks = f"{call.factory}'s {name}"
+        expected = f"its default {default!r}, as {library} has no other"
+        check(not given or name in kinds[call.factory], lacks, expected, repr(value))
