@@ -9,6 +9,7 @@ from jaxlstm.attention import (
     attention,
 )
 from jaxlstm.base import Cell, Layer, Persistent, cell
+from jaxlstm.base import register_for_export as _register
 from jaxlstm.cells.ablations import (
     LSTMAblationCarry,
     LSTMAblationParams,
@@ -270,3 +271,5 @@ __all__ = [
     "zoneout",
     "zoneout_step",
 ]
+
+_register(globals()[name] for name in __all__ if hasattr(globals()[name], "_fields"))

@@ -1,12 +1,14 @@
 """The types that everything else is made of: `Cell`, `Layer` and the `cell` decorator."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 Array: TypeAlias = jax.Array
 Params: TypeAlias = Any
@@ -20,8 +22,8 @@ class Unroll(Protocol):
 
     `valid` and `resets` are (T, *B) booleans or None: where `resets` is True,
     `initial` replaces the carry before the step; where `valid` is False, the step
-    leaves the carry as it is and its output is of no account. Returns None where no
-    implementation can serve and none was named.
+    leaves the carry as it is and its output is of no account. T may be a symbolic size.
+    Returns None where no implementation can serve and none was named.
     """
 
     def __call__(
@@ -39,6 +41,25 @@ class Unroll(Protocol):
     def explain(self, params: Params, xs: Any) -> dict[str, Any]:
         """Maps each implementation to None, or to the reason why it can't serve."""
         ...
+
+
+def is_symbolic(size: Any) -> bool:
+    """Whether a size stands for any, as in a program that `jax.export` makes."""
+    return not isinstance(size, int)
+
+
+def symbolic_steps(xs: Any, implementation: str | None = None) -> str | None:
+    """Why an `Unroll` that needs a known number of steps can't serve `xs`, or None if it can.
+
+    Raises:
+      ValueError: if it can't, and an implementation was named.
+    """
+    if not is_symbolic(xs.shape[0]):
+        return None
+    reason = f"xs has a symbolic number of steps, {xs.shape[0]}"
+    if implementation is not None:
+        raise ValueError(f"implementation {implementation!r} can't serve: {reason}")
+    return reason
 
 
 class Cell(NamedTuple):
@@ -105,6 +126,21 @@ class Persistent:
     @classmethod
     def tree_unflatten(cls, _, children):
         return cls(*children)
+
+
+def register_for_export(types: Iterable[Any]) -> None:
+    """Lets `jax.export` serialise programs that take or give NamedTuples of these types."""
+    for made in types:
+        with contextlib.suppress(ValueError):  # known already, where a module is reloaded
+            name = f"jaxlstm.{made.__name__}"
+            export.register_namedtuple_serialization(made, serialized_name=name)
+    with contextlib.suppress(ValueError):
+        export.register_pytree_node_serialization(
+            Persistent,
+            serialized_name="jaxlstm.Persistent",
+            serialize_auxdata=lambda _: b"",
+            deserialize_auxdata=lambda _: None,
+        )
 
 
 def select(condition: Array | None, new: Any, old: Any) -> Any:

@@ -14,6 +14,8 @@ def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = 
     `start` is the time of the block's first step.
     """
     time = jax.tree.leaves(xs)[0].shape[0]
+    if not isinstance(time, int) or time == length:  # a symbolic time is one block
+        return body(carry, 0, xs)
     full, rest = divmod(time, length)
     split = full * length
     head = jax.tree.map(lambda a: a[:split].reshape(full, length, *a.shape[1:]), xs)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlstm.base import Array, select
+from jaxlstm.base import Array, select, symbolic_steps
 from jaxlstm.checks import check, check_floating, check_shape, describe
 
 
@@ -103,6 +103,8 @@ class LinearUnroll(NamedTuple):
             raise ValueError(
                 f"implementation: expected 'associative' or 'reference', got {implementation!r}"
             )
+        if symbolic_steps(xs, implementation):
+            return None
         a, b = self.coefficients(params, xs)
         dtype = carry.h.dtype
         a = select(valid, a, jnp.ones_like(a)).astype(dtype)
@@ -112,7 +114,7 @@ class LinearUnroll(NamedTuple):
         return carry._replace(h=hs[-1]), hs.astype(self.of(params, xs))
 
     def explain(self, params, xs):
-        return {"associative": None}
+        return {"associative": symbolic_steps(xs)}
 
     def step(self, params, carry, x):
         """One step: the cell's definition."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlstm.base import Array, Carry, Cell, Params, Persistent, restart, select
+from jaxlstm.base import Array, Carry, Cell, Params, Persistent, is_symbolic, restart, select
 from jaxlstm.blocks import in_blocks
 from jaxlstm.checks import check, check_flags, check_lengths, check_size, check_xs
 
@@ -116,6 +116,8 @@ def explain(cell: Cell, params: Params, xs: Any) -> dict[str, Any]:
 def _segment(checkpoint, time):
     if checkpoint is None:
         return None
+    got = f"{checkpoint!r} for a symbolic number"
+    check(not is_symbolic(time), "checkpoint", "None, or a known number of steps", got)
     if checkpoint == "sqrt":
         return max(1, math.isqrt(time))
     check(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlstm.base import Array, Parts, cell, restart, select
+from jaxlstm.base import Array, Parts, cell, restart, select, symbolic_steps
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
 from jaxlstm.gates import sigmoid
@@ -241,10 +241,12 @@ class MLSTMUnroll(NamedTuple):
         name = next(iter(FORMS)) if implementation is None else implementation
         known = ", ".join(map(repr, ["reference", *FORMS]))
         check(name in FORMS, "implementation", f"one of {known}", repr(name))
+        if symbolic_steps(xs, implementation):
+            return None
         return FORMS[name](params, carry, xs, valid, resets, initial, self.forget)
 
     def explain(self, params, xs):
-        return dict.fromkeys(FORMS)
+        return dict.fromkeys(FORMS, symbolic_steps(xs))
 
 
 @cell
@@ -253,9 +255,8 @@ def mlstm(
 ) -> Parts:
     """An LSTM with a matrix memory: `mlstm_step` as a `Cell`.
 
-    h is no part of the carry and no gate sees it, so that whole sequences need not run step
-    by step: `implementation="chunkwise"` takes some steps at once, `"parallel"` all of them. There
-    a NaN at a valid step shows at others of its chunk too.
+    h is no part of the carry and no gate sees it, so that a sequence need not run step by step:
+    `"chunkwise"` takes some steps at once, `"parallel"` all; a NaN shows at others of its chunk.
 
     Args:
       hidden: H, the size of the output, of all heads together.
@@ -293,8 +294,7 @@ def mlstm(
         return init_mlstm(key, x.shape[-1], hidden, dtype=x.dtype, **options)
 
     def initial_carry(params, x, key=None):
-        zeros = lambda *shape: jnp.zeros((*x.shape[:-1], heads, *shape), wide)
-        wide = state_dtypes(params, x)[1]
+        zeros = lambda *s: jnp.zeros((*x.shape[:-1], heads, *s), state_dtypes(params, x)[1])
         return MLSTMCarry(zeros(n, hidden // heads), zeros(n), zeros())
 
     return init, initial_carry, partial(mlstm_step, forget=forget), MLSTMUnroll(forget)

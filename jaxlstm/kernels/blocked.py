@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlstm.base import restart, select
+from jaxlstm.base import is_symbolic, restart, select
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels.recurrence import (
     Inputs,
@@ -42,7 +42,12 @@ def supports(inputs: Inputs) -> str | None:
 
 
 def block_length(time: int, batch: int) -> int:
-    """Steps to a block: about ROWS rows, and a divisor of `time` if one is near."""
+    """Steps to a block: about ROWS rows, and a divisor of `time` if one is near.
+
+    All steps if a size is symbolic: then nobody knows how many blocks there are.
+    """
+    if is_symbolic(time) or is_symbolic(batch):
+        return time
     most = max(1, min(time, ROWS // max(batch, 1)))
     divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
     return next(divisors, most)
@@ -62,7 +67,8 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
             return carry, emit(carry, keep)
 
         z = project(x, weights.w_x) + weights.b
-        return lax.scan(step, carry, (z, valid, resets), unroll=UNROLL)
+        unroll = 1 if is_symbolic(x.shape[0]) else UNROLL  # which lax.scan has not for symbols
+        return lax.scan(step, carry, (z, valid, resets), unroll=unroll)
 
     return in_blocks(block, carry, (x, valid, resets), block_length(*x.shape[:2]))
 
