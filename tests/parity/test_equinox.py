@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm as jl
+from jaxlstm.interop.equinox import from_equinox
 from tests.parity.agreement import agree_with_steps
 
 eqx = pytest.importorskip("equinox", reason="Equinox is not installed: pip install equinox==0.13.8")
@@ -13,14 +14,11 @@ B, D, H = 3, 4, 5
 X = jnp.zeros((B, D))
 
 
-def split(w, gates):
-    """(G*H, D) as (D, G, H), (G*H,) as (G, H)."""
-    return w.T.reshape(*w.shape[1:], gates, H)
+def convert(weights):
+    return from_equinox(weights)[1]
 
 
 def test_lstm():
-    convert = lambda w: jl.LSTMParams(*(split(a, 4) for a in (w.weight_ih, w.weight_hh, w.bias)))
-
     def step(weights, carry, x):
         h, c = weights(x, carry[::-1])
         return (c, h), h
@@ -31,10 +29,6 @@ def test_lstm():
 
 
 def test_gru():
-    def convert(w):
-        arrays = (split(a, 3) for a in (w.weight_ih, w.weight_hh, w.bias))
-        return jl.GRUParams(*arrays, w.bias_n)
-
     weights = eqx.nn.GRUCell(D, H, dtype=jnp.float64, key=jax.random.key(0))
     step = lambda weights, h, x: (weights(x, h),) * 2
     h = jnp.zeros((B, H))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm as jl
+from jaxlstm.interop.haiku import from_haiku
 from tests.parity.agreement import agree_with_gradients, agree_with_steps, random
 
 hk = pytest.importorskip("haiku", reason="Haiku is not installed: pip install dm-haiku==0.0.17")
@@ -12,38 +13,14 @@ hk = pytest.importorskip("haiku", reason="Haiku is not installed: pip install dm
 B, D, H = 3, 4, 5
 
 
-def split(w, gates):
-    return w.reshape(*w.shape[:-1], gates, H)
-
-
-def lstm(weights):
-    """One matrix for x above h; gates i, g, f, o; the step adds 1 to the forget gate."""
-    w, b = (split(weights["lstm/linear"][leaf], 4)[..., [0, 2, 1, 3], :] for leaf in "wb")
-    return jl.LSTMParams(w[:D], w[D:], b.at[1].add(1))
-
-
-def gru(weights):
-    """Gates z, r, n with z and 1 - z the other way round: σ(-a) = 1 - σ(a)."""
-    turn = lambda w: split(w, 3)[..., [1, 0, 2], :] * jnp.array([1, -1, 1])[:, None]
-    return jl.GRUResetBeforeParams(*(turn(weights["gru"][leaf]) for leaf in ("w_i", "w_h", "b")))
-
-
-def elman(weights):
-    x, h = weights["vanilla_rnn/linear"], weights["vanilla_rnn/linear_1"]
-    return jl.ElmanParams(x["w"], h["w"], x["b"] + h["b"])
-
-
-def convlstm(weights):
-    """Gates as in the LSTM, of two convolutions with a bias each."""
-    x, h = (weights[f"conv2_dlstm/{name}"] for name in ("input_to_hidden", "hidden_to_hidden"))
-    order = lambda w: split(w, 4)[..., [0, 2, 1, 3], :]
-    return jl.ConvLSTMParams(order(x["w"]), order(h["w"]), order(x["b"] + h["b"]).at[1].add(1))
+def convert(weights):
+    return from_haiku(weights)[1]
 
 
 CORES = {
-    "LSTM": (jl.lstm(H), lstm, ""),
-    "GRU": (jl.gru_reset_before(H), gru, ""),
-    "VanillaRNN": (jl.elman(H, activation="relu"), elman, "relu"),
+    "LSTM": (jl.lstm(H), ""),
+    "GRU": (jl.gru_reset_before(H), ""),
+    "VanillaRNN": (jl.elman(H, activation="relu"), "relu"),
 }
 
 
@@ -60,7 +37,7 @@ def transform(make):
     return hk.without_apply_rng(hk.transform(lambda *inputs: make()(*inputs)))
 
 
-def run_core(make, cell, convert, carry, x, **labels):
+def run_core(make, cell, carry, x, **labels):
     core = transform(make)
     weights = core.init(jax.random.key(0), x, state_of(carry))
 
@@ -73,11 +50,11 @@ def run_core(make, cell, convert, carry, x, **labels):
 
 @pytest.mark.parametrize("name", CORES)
 def test_core(name):
-    cell, convert, options = CORES[name]
+    cell, options = CORES[name]
     carry = (jnp.zeros((B, H)),) * (2 if name == "LSTM" else 1)
     labels = dict(oracle=f"Haiku {name}", options=options)
     make = lambda: getattr(hk, name)(H)
-    run_core(make, cell, convert, carry, jnp.zeros((B, D)), **labels)
+    run_core(make, cell, carry, jnp.zeros((B, D)), **labels)
 
 
 def test_convlstm():
@@ -86,7 +63,7 @@ def test_convlstm():
     labels = dict(oracle="Haiku Conv2DLSTM", options="2D")
     make = lambda: hk.Conv2DLSTM(space, H, kernel)
     x = jnp.zeros((B, *space, D))
-    run_core(make, jl.convlstm(H, kernel), convlstm, carry, x, **labels)
+    run_core(make, jl.convlstm(H, kernel), carry, x, **labels)
 
 
 def test_resets():
@@ -101,7 +78,7 @@ def test_resets():
         return carry_of(state), ys
 
     def ours(weights, carry, xs):
-        return jl.scan(jl.lstm(H), lstm(weights), xs, jl.LSTMCarry(*carry), resets=resets)
+        return jl.scan(jl.lstm(H), convert(weights), xs, jl.LSTMCarry(*carry), resets=resets)
 
     arguments = random((weights, carry, jnp.zeros((len(resets), B, D))), 3)
     labels = dict(cell="lstm", options="resets", oracle="Haiku ResetCore(LSTM)")
