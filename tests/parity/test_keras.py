@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
+from jaxlstm.interop.keras import from_weights
 from tests.parity.agreement import agree_with_gradients, random
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -39,37 +40,12 @@ CELL = {"activation": tanh, "dtype": "float64"}
 LAYER = CELL | FLAGS
 
 
-def split(w, gates):
-    return w.reshape(*w.shape[:-1], gates, H)
-
-
-def lstm(kernel, recurrent, bias):
-    return jl.LSTMParams(split(kernel, 4), split(recurrent, 4), split(bias, 4))
-
-
-def gru(kernel, recurrent, bias):
-    """Gates z, r, n; two biases."""
-    w_x, w_h, b = (split(w, 3)[..., [1, 0, 2], :] for w in (kernel, recurrent, bias))
-    return jl.GRUParams(w_x, w_h, b[0] + b[1].at[2].set(0), b[1, 2])
-
-
-def gru_reset_before(kernel, recurrent, bias):
-    arrays = (kernel, recurrent, bias)
-    return jl.GRUResetBeforeParams(*(split(w, 3)[..., [1, 0, 2], :] for w in arrays))
-
-
-KINDS = {  # the layer, its options, our cell, our params and our carry of its states
-    "lstm": ("LSTM", {}, jl.lstm(H), lstm, lambda h, c: jl.LSTMCarry(c, h)),
-    "gru": ("GRU", {"reset_after": True}, jl.gru(H), gru, jl.GRUCarry),
-    "gru_reset_before": (
-        *("GRU", {"reset_after": False}, jl.gru_reset_before(H)),
-        *(gru_reset_before, jl.GRUResetBeforeCarry),
-    ),
-    "elman": ("SimpleRNN", {}, jl.elman(H), jl.ElmanParams, jl.ElmanCarry),
-    "elman relu": (
-        *("SimpleRNN", {"activation": "relu"}, jl.elman(H, activation="relu")),
-        *(jl.ElmanParams, jl.ElmanCarry),
-    ),
+KINDS = {  # the layer, its options, and our carry of its states
+    "lstm": ("LSTM", {}, lambda h, c: jl.LSTMCarry(c, h)),
+    "gru": ("GRU", {"reset_after": True}, jl.GRUCarry),
+    "gru_reset_before": ("GRU", {"reset_after": False}, jl.GRUResetBeforeCarry),
+    "elman": ("SimpleRNN", {}, jl.ElmanCarry),
+    "elman relu": ("SimpleRNN", {"activation": "relu"}, jl.ElmanCarry),
 }
 
 
@@ -78,7 +54,7 @@ def states_of(carry):
 
 
 def compare(layer, ours, states, masked, *labels, masks=None):
-    """`ours(weights, states, xs, **options)` gives states as Keras has them, and outputs.
+    """`ours(cell, params, states, xs, **options)` gives states as Keras has them, and outputs.
 
     `masks` are dropout's, of inputs and h, that Keras shall use.
     """
@@ -100,7 +76,7 @@ def compare(layer, ours, states, masked, *labels, masks=None):
         return last, shown(ys.swapaxes(0, 1))
 
     def run(weights, states, xs):
-        last, ys = ours(weights, states, xs, **options)
+        last, ys = ours(*from_weights(layer, weights), states, xs, **options)
         return last, shown(ys)
 
     arguments = random((weights, states, jnp.zeros((T, B, D))), 3)
@@ -117,10 +93,10 @@ def zeros(kind):
 @pytest.mark.parametrize("masked", MASKED)
 @pytest.mark.parametrize("kind", KINDS)
 def test_layer(kind, masked):
-    name, options, cell, params, carry = KINDS[kind]
+    name, options, carry = KINDS[kind]
 
-    def ours(weights, states, xs, **options):
-        last, ys = jl.scan(cell, params(*weights), xs, carry(*states), **options)
+    def ours(cell, params, states, xs, **options):
+        last, ys = jl.scan(cell, params, xs, carry(*states), **options)
         return states_of(last), ys
 
     layer = getattr(keras.layers, name)(H, **LAYER | options)
@@ -130,12 +106,12 @@ def test_layer(kind, masked):
 
 @pytest.mark.parametrize(("merge", "masked"), [("concat", "lengths"), ("sum", "mask")])
 def test_bidirectional(merge, masked):
-    def ours(weights, states, xs, **options):
-        run = lambda weights, states, **options: jl.scan(
-            jl.lstm(H), lstm(*weights), xs, jl.LSTMCarry(*states[::-1]), **options
+    def ours(_, params, states, xs, **options):
+        run = lambda params, states, **options: jl.scan(
+            jl.lstm(H), params, xs, jl.LSTMCarry(*states[::-1]), **options
         )
-        ahead, ys = run(weights[:3], states[:2], **options)
-        back, zs = run(weights[3:], states[2:], reverse=True, **options)
+        ahead, ys = run(params.forward, states[:2], **options)
+        back, zs = run(params.backward, states[2:], reverse=True, **options)
         ys = ys + zs if merge == "sum" else jnp.concatenate([ys, zs], -1)
         return (*states_of(ahead), *states_of(back)), ys
 
@@ -147,9 +123,7 @@ def test_bidirectional(merge, masked):
 def test_bidirectional_layer():
     """From states of zero, the only ones that our layer knows."""
 
-    def ours(weights, states, xs, **options):
-        params = jl.BidirectionalParams(lstm(*weights[:3]), gru(*weights[3:]))
-        layer = jl.bidirectional(jl.lstm(H), jl.gru(H))
+    def ours(layer, params, states, xs, **options):
         carry, ys = layer.apply(params, xs, **options)
         return (*states_of(carry.forward), *states_of(carry.backward)), ys
 
@@ -161,10 +135,9 @@ def test_bidirectional_layer():
 
 @pytest.mark.parametrize("masked", ["lengths", "mask"])
 def test_stack(masked):
-    def ours(weights, states, xs, **options):
-        params, carry = (lstm(*weights[:3]), gru(*weights[3:])), jl.LSTMCarry(*states[0][::-1])
-        carry = carry, jl.GRUCarry(*states[1])
-        last, ys = jl.scan(jl.stack(jl.lstm(H), jl.gru(H)), params, xs, carry, **options)
+    def ours(cell, params, states, xs, **options):
+        carry = jl.LSTMCarry(*states[0][::-1]), jl.GRUCarry(*states[1])
+        last, ys = jl.scan(cell, params, xs, carry, **options)
         return [states_of(part) for part in last], ys
 
     cells = [keras.layers.LSTMCell(H, **CELL), keras.layers.GRUCell(H, **CELL)]
@@ -179,7 +152,7 @@ def test_stack(masked):
 def test_dropout(kind):
     """With Keras's own masks; where it draws one a gate, with the first for all, as ours."""
     kind, _, recurrent = kind.partition(" ")
-    name, options, cell, params, carry = KINDS[kind]
+    name, options, carry = KINDS[kind]
     rates = {"dropout": 0.4, "recurrent_dropout": 0.4 if recurrent else 0.0}
     layer = getattr(keras.layers, name)(H, **LAYER | options | rates, seed=1)
     inner = layer.cell
@@ -190,11 +163,11 @@ def test_dropout(kind):
     for_all = lambda mask: [mask[0]] * len(mask) if isinstance(mask, list) else mask
     first = lambda mask: mask[0] if isinstance(mask, list) else mask
     masks = jl.DropoutMasks(*map(first, drawn), None)
-    noisy = jl.variational_dropout(cell, 0.4, recurrent=rates["recurrent_dropout"])
 
-    def ours(weights, states, xs, **options):
+    def ours(cell, params, states, xs, **options):
+        noisy = jl.variational_dropout(cell, 0.4, recurrent=rates["recurrent_dropout"])
         start = jl.DropoutCarry(carry(*states), jl.Persistent(masks))
-        last, ys = jl.scan(noisy, params(*weights), xs, start, **options)
+        last, ys = jl.scan(noisy, params, xs, start, **options)
         return states_of(last.carry), ys
 
     option = ", ".join(filter(None, [kind, recurrent]))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm as jl
+from jaxlstm.interop.keras import from_weights
 from tests.parity.agreement import agree_with_gradients, random
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -49,8 +50,8 @@ def test_layer(name):
         return last, ys.swapaxes(0, 1)
 
     def ours(weights, states, xs):
-        params = jl.ConvLSTMParams(*(w.reshape(*w.shape[:-1], 4, F) for w in weights))
-        last, ys = jl.scan(jl.convlstm(F, kernel), params, xs, jl.ConvLSTMCarry(*states[::-1]))
+        cell, params = from_weights(layer, weights)
+        last, ys = jl.scan(cell, params, xs, jl.ConvLSTMCarry(*states[::-1]))
         return [last.h, last.c], ys
 
     weights = random([jnp.asarray(v) for v in layer.trainable_variables], 3)
