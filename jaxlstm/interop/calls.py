@@ -107,6 +107,9 @@ def _both(call, params):
 def _check_params(cell, call, params):
     """Raises ValueError unless the params are of that cell, as far as it has weights w_x."""
     weighted = hasattr(params, "w_x")
+    wrapper = any(isinstance(value, Cell | Layer) for value in call.arguments.values())
+    expected = "cells, both directions of them and stacks of these"
+    check(weighted or not wrapper, "layer", expected, cell)
     check(weighted, "params", f"those of {cell}", type(params).__name__)
     x = params.w_x.shape[:1]
     if call.factory == "convlstm":

@@ -178,6 +178,7 @@ def test_layers_that_pytorch_has_not_raise(cell, message):
         (jl.stack(jl.gru(H), jl.gru(H)), (), r"params: expected a tuple of 2"),
         (jl.bidirectional(jl.gru(H), jl.gru(H)), (), r"params: expected BidirectionalParams"),
         (jl.gru(H), {}, r"params: expected those of gru\(5\), got dict"),
+        (jl.backward(jl.stack(jl.gru(H))), (), r"layer: expected cells, both directions of them"),
     ],
 )
 def test_params_of_another_layer_raise(cell, params, message):
