@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from tests.test_floors import MODULES
@@ -15,31 +16,49 @@ NEEDED = {  # of the examples
     "jaxlstm.interop.equinox": "equinox",
     "jaxlstm.interop.keras": "keras",
     "jaxlstm.interop.onnx": "onnx",
-    "jaxlstm.interop.onnx_export": "onnx",
     "jaxlstm.interop.safetensors": "safetensors",
 }
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name, monkeypatch):
-    if name in NEEDED:
+    for module in (module for module in NEEDED if name.startswith(module)):
         monkeypatch.setenv("KERAS_BACKEND", "jax")
-        pytest.importorskip(NEEDED[name], reason=f"{NEEDED[name]} is not installed")
+        pytest.importorskip(NEEDED[module], reason=f"{NEEDED[module]} is not installed")
     module = importlib.import_module(name.removesuffix(".__init__"))
     with jax.enable_x64(False):
         assert doctest.testmod(module).failed == 0
 
 
-def test_readme_code():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 4
+def run_code(document):
+    """Its blocks of Python one after another; the names that they leave."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert len(blocks) >= 3
     names = {}
     with jax.enable_x64(False):
         for block in blocks:
-            exec(compile(block, "README.md", "exec"), names)
-    assert (names["short"][7:, 2] == 0).all()
+            exec(compile(block, document, "exec"), names)
+    return names
 
 
-def test_readme_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http|#)([^)#]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+def test_readme_code():
+    assert (run_code("README.md")["short"][7:, 2] == 0).all()
+
+
+def test_interop_code():
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+    names = run_code("docs/interop.md")
+    assert names["logits"].shape == (2, 20, 3)
+    again = jax.export.deserialize(bytearray(names["data"]))
+    given = names["params"], names["xs"][:7, :2]
+    with jax.enable_x64(False):
+        np.testing.assert_allclose(
+            again.call(*given)[1], names["layer"].apply(*given)[1], atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/interop.md", "docs/semantics.md"])
+def test_links_lead_somewhere(document):
+    path = ROOT / document
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target

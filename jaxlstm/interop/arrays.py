@@ -95,13 +95,14 @@ def join(w: Array) -> Array:
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths, `"0.w_x"`.
+    """The leaves of a tree by their paths, `"0.w_x"`; a leaf that is the tree is `"params"`.
 
     Raises:
       ValueError: if two leaves have one path, as those of keys with dots in them may.
     """
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+    names = [name(path) for path, _ in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
     check(not twice, "params", "entries of different names", ", ".join(twice))
     return dict(zip(names, (leaf for _, leaf in paths), strict=True))

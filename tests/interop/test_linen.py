@@ -9,8 +9,7 @@ from flax.core import freeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import jaxlstm as jl
-from jaxlstm.interop.linen import from_linen, to_linen
-from jaxlstm.interop.linen_modules import RecurrentCell
+from jaxlstm.interop.linen import RecurrentCell, from_linen, to_linen
 
 T, B, D, H = 7, 3, 4, 5
 CELLS = {  # a module, our cell, the shape of space

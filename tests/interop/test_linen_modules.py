@@ -9,8 +9,7 @@ from flax import linen, serialization
 from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 
 import jaxlstm as jl
-from jaxlstm.interop.linen import to_linen
-from jaxlstm.interop.linen_modules import RNN, RecurrentCell, flatten_params, unflatten_params
+from jaxlstm.interop.linen import RNN, RecurrentCell, flatten_params, to_linen, unflatten_params
 
 T, B, D, H = 7, 3, 4, 5
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import jaxlstm as jl
-from jaxlstm.interop.nnx_modules import RNN, RecurrentCell
+from jaxlstm.interop.nnx import RNN, RecurrentCell
 
 T, D, H = 7, 4, 5
 CELLS = {

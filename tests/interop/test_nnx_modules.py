@@ -8,7 +8,7 @@ from flax import nnx
 
 import jaxlstm as jl
 from jaxlstm.interop import nnx as interop
-from jaxlstm.interop.nnx_modules import RNN, RecurrentCell
+from jaxlstm.interop.nnx import RNN, RecurrentCell
 
 T, B, D, H = 7, 3, 4, 5
 LENGTHS = jnp.array([T, 0, 4])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from jaxlstm.interop.onnx import from_onnx
-from jaxlstm.interop.onnx_export import to_onnx
+from jaxlstm.interop.onnx import from_onnx, to_onnx
 from jaxlstm.interop.torch import from_torch
 from tests.interop.onnx_models import XS, B, D, H, Model, T, alone, helper, numpy_helper, onnx, run
 from tests.interop.test_onnx_export import LAYERS, draw, ours, params_of, same

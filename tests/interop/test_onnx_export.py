@@ -13,7 +13,7 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.combine.stack import apply_layer
-from jaxlstm.interop.onnx_export import to_onnx
+from jaxlstm.interop.onnx import to_onnx
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
 onnxruntime = pytest.importorskip(

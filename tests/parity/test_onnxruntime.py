@@ -1,6 +1,6 @@
 """ONNX Runtime, which computes in float32: values to 2e-6, a few rounding errors of gates below 1.
 
-The models are those of `jaxlstm.interop.onnx_export`, whose weights it lays out as ONNX has them.
+The models are those of `jaxlstm.interop.onnx.to_onnx`, whose weights it lays out as ONNX has them.
 """
 
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from jaxlstm.interop.onnx_export import to_onnx
+from jaxlstm.interop.onnx import to_onnx
 from tests.parity.agreement import agree
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx==1.23.2")

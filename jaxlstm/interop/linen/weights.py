@@ -51,7 +51,7 @@ def from_linen(module: linen.Module, params: Mapping[str, Any]) -> tuple[Cell | 
       A Cell, of an `nn.RNN` too; `backward` of one for an `nn.RNN` with `reverse` and
       `keep_order`; `bidirectional`. And its params, in the dtype that they have. `scan` and
       `apply` take time first; a carry has the same arrays in the same order, (c, h). (For a
-      `RecurrentCell`: `linen_modules.unflatten_params`.)
+      `RecurrentCell`: `unflatten_params`.)
 
     Raises:
       ValueError: if there is no such cell here, a field of the module has a value that changes
@@ -228,7 +228,7 @@ def to_linen(
 
     Raises:
       ValueError: if Flax has no such cell (peepholes, projection, layer normalisation, clipping;
-        `linen_modules.RecurrentCell` holds any), or the params are not of that layer.
+        `RecurrentCell` holds any), or the params are not of that layer.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -11,7 +11,7 @@ from jaxlstm.checks import check, check_floating, check_shape
 from jaxlstm.combine.stack import apply_layer
 from jaxlstm.interop.arrays import needed
 from jaxlstm.interop.calls import call_of, check_kinds, parts_of
-from jaxlstm.interop.onnx_layout import KINDS, attributes_of, direction_of
+from jaxlstm.interop.onnx.layout import KINDS, attributes_of, direction_of
 
 LEAST_OPSET = 13  # since which a Squeeze has its axes as an input
 NOISE = ["zoneout", "variational_dropout", "recurrent_dropout"]
@@ -66,7 +66,7 @@ def to_onnx(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
-      >>> from jaxlstm.interop.onnx_export import to_onnx
+      >>> from jaxlstm.interop.onnx import to_onnx
       >>> layer = jl.stack(jl.lstm(8), jl.gru(4))
       >>> model = to_onnx(layer, layer.init(jax.random.key(0), jnp.ones(3)), lengths=True)
       >>> [node.name for node in model.graph.node if node.op_type in ("LSTM", "GRU")]

@@ -10,7 +10,7 @@ from flax.linen.recurrent import flip_sequences
 
 from jaxlstm.base import Array, Carry, Cell, Params
 from jaxlstm.checks import check
-from jaxlstm.interop.arrays import Entries
+from jaxlstm.interop.arrays import Entries, named_leaves
 from jaxlstm.sequence import scan
 
 
@@ -26,17 +26,16 @@ def flatten_params(params: Params) -> dict[str, Array]:
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
-      >>> from jaxlstm.interop import linen_modules as flax_rnn
+      >>> from jaxlstm.interop import linen as interop
       >>> cell, xs = jl.lstm(8), jnp.ones((2, 5, 3))
       >>> params = cell.init(jax.random.key(0), xs[:, 0])  # or from another library
-      >>> sorted(flax_rnn.flatten_params(params))
+      >>> sorted(interop.flatten_params(params))
       ['b', 'w_h', 'w_x']
-      >>> variables = {"params": {"cell": flax_rnn.flatten_params(params)}}
-      >>> flax_rnn.RNN(flax_rnn.RecurrentCell(cell)).apply(variables, xs).shape
+      >>> variables = {"params": {"cell": interop.flatten_params(params)}}
+      >>> interop.RNN(interop.RecurrentCell(cell)).apply(variables, xs).shape
       (2, 5, 8)
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {_name(path): leaf for path, leaf in leaves}
+    return named_leaves(params)
 
 
 def unflatten_params(cell: Cell, x: Any, arrays: Mapping[str, Any]) -> Params:
@@ -56,19 +55,19 @@ def unflatten_params(cell: Cell, x: Any, arrays: Mapping[str, Any]) -> Params:
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
-      >>> from jaxlstm.interop import linen_modules as flax_rnn
+      >>> from jaxlstm.interop import linen as interop
       >>> cell, xs = jl.lstm(8), jnp.ones((2, 5, 3))
-      >>> variables = flax_rnn.RNN(flax_rnn.RecurrentCell(cell)).init(jax.random.key(0), xs)
-      >>> params = flax_rnn.unflatten_params(cell, xs[:, 0], variables["params"]["cell"])
+      >>> variables = interop.RNN(interop.RecurrentCell(cell)).init(jax.random.key(0), xs)
+      >>> params = interop.unflatten_params(cell, xs[:, 0], variables["params"]["cell"])
       >>> params.w_x.shape
       (3, 4, 8)
     """
     check(isinstance(cell, Cell), "cell", "a Cell", repr(cell))
     entries = Entries("params", linen.meta.unbox(arrays))
-    expected, tree = jax.tree_util.tree_flatten_with_path(_shapes(cell, x))
-    params = [entries.take(_name(path), leaf.shape) for path, leaf in expected]
+    expected = _shapes(cell, x)
+    params = [entries.take(name, leaf.shape) for name, leaf in named_leaves(expected).items()]
     entries.finish()
-    return jax.tree.unflatten(tree, params)
+    return jax.tree.unflatten(jax.tree.structure(expected), params)
 
 
 class RecurrentCell(linen.RNNCellBase):
@@ -88,7 +87,7 @@ class RecurrentCell(linen.RNNCellBase):
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
       >>> from flax import linen as nn
-      >>> from jaxlstm.interop.linen_modules import RecurrentCell
+      >>> from jaxlstm.interop.linen import RecurrentCell
       >>> model = nn.RNN(RecurrentCell(jl.lstm(8, peephole=True)), return_carry=True)
       >>> (c, h), ys = model.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
       >>> c.shape, ys.shape
@@ -180,7 +179,7 @@ class RNN(linen.RNN):
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
-      >>> from jaxlstm.interop.linen_modules import RNN, RecurrentCell
+      >>> from jaxlstm.interop.linen import RNN, RecurrentCell
       >>> model, xs = RNN(RecurrentCell(jl.gru(8))), jnp.ones((2, 5, 3))
       >>> variables = model.init(jax.random.key(0), xs)
       >>> ys = model.apply(variables, xs, seq_lengths=jnp.array([5, 0]))
@@ -240,14 +239,11 @@ class RNN(linen.RNN):
         carry = _packed(cell.cell, params, step, initial_carry)
         carry, ys = scan(cell.cell, params, xs, carry, lengths=seq_lengths, reverse=backward)
         if backward and not given(keep_order, "keep_order"):
-            ys = jax.tree.map(lambda a: flip_sequences(a, seq_lengths, batch, True), ys)
+            lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
+            ys = jax.tree.map(lambda a: flip_sequences(a, lengths, batch, True), ys)
         ys = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), ys)
         returned = given(return_carry, "return_carry")
         return (_unpacked(carry, initial_carry), ys) if returned else ys
-
-
-def _name(path):
-    return jax.tree_util.keystr(path, simple=True, separator=".") or "params"
 
 
 def _shapes(cell, x):
@@ -282,8 +278,10 @@ def _start(module, params, x, key):
 def _packed(cell, params, x, carry):
     """The arrays of a carry in the cell's own structure."""
     start = lambda key: cell.initial_carry(params, _like(x), key)
-    tree = jax.tree.structure(jax.eval_shape(start, jax.random.key(0)))
-    leaves = jax.tree.leaves(carry)
+    expected = jax.eval_shape(start, jax.random.key(0))
+    if hasattr(carry, "_fields") and type(carry) is type(expected):  # with a mask, maybe
+        return carry
+    tree, leaves = jax.tree.structure(expected), jax.tree.leaves(carry)
     expected = f"{tree.num_leaves} arrays, as {cell} has"
     check(len(leaves) == tree.num_leaves, "carry", expected, len(leaves))
     return tree.unflatten(leaves)

@@ -1,4 +1,4 @@
-"""Weights of ONNX's `LSTM`, `GRU` and `RNN` nodes, in; out by `onnx_export`."""
+"""Weights of ONNX's `LSTM`, `GRU` and `RNN` nodes, in; out by `writing`."""
 
 import itertools
 import os
@@ -13,14 +13,14 @@ from jaxlstm.combine.backward import backward
 from jaxlstm.combine.bidirectional import BidirectionalParams, bidirectional
 from jaxlstm.combine.stack import stack
 from jaxlstm.interop.arrays import Entries, needed
-from jaxlstm.interop.onnx_graph import (
+from jaxlstm.interop.onnx.graph import (
     REARRANGING,
     attributes_of,
     constants_of,
     rearranged,
     starts_of,
 )
-from jaxlstm.interop.onnx_layout import ORDER, PLAIN, Direction, cell_of
+from jaxlstm.interop.onnx.layout import ORDER, PLAIN, Direction, cell_of
 
 INPUTS = ["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]
 ATTRIBUTES = [
@@ -68,8 +68,7 @@ def from_onnx(model: Any, *, nodes: Sequence[str] | None = None) -> tuple[Cell |
     Example:
       >>> import jax
       >>> import jaxlstm as jl
-      >>> from jaxlstm.interop.onnx import from_onnx
-      >>> from jaxlstm.interop.onnx_export import to_onnx
+      >>> from jaxlstm.interop.onnx import from_onnx, to_onnx
       >>> params = jl.init_gru(jax.random.key(0), features=3, hidden=8)
       >>> cell, same = from_onnx(to_onnx(jl.gru(8), params))
       >>> cell, bool((same.w_h == params.w_h).all())

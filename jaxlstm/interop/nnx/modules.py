@@ -1,4 +1,4 @@
-"""Our cells in Flax NNX: as a cell for `nnx.RNN`, and an `RNN` that runs them fast."""
+"""Our cells in Flax NNX: a module that holds any of them, for `nnx.RNN`."""
 
 import functools
 from typing import Any
@@ -6,11 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn.recurrent import flip_sequences
 
 from jaxlstm.base import Carry, Cell, Params, Persistent
 from jaxlstm.checks import check, describe
-from jaxlstm.sequence import scan
 
 
 class _Held:
@@ -58,7 +56,7 @@ class RecurrentCell(nnx.RNNCellBase):
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> import jaxlstm as jl
-      >>> from jaxlstm.interop.nnx_modules import RecurrentCell
+      >>> from jaxlstm.interop.nnx import RecurrentCell
       >>> cell = RecurrentCell(jl.lstm(64, peephole=True), 8, rngs=nnx.Rngs(0))
       >>> carry, ys = nnx.RNN(cell, return_carry=True)(jnp.ones((2, 10, 8)))
       >>> ys.shape, carry.c.shape, cell.weights.peephole.shape, cell.params.b.shape
@@ -80,7 +78,7 @@ class RecurrentCell(nnx.RNNCellBase):
         self.in_features = in_features
         self.dtype = dtype
         self.param_dtype = param_dtype
-        draw = lambda key: cell.init(key, _cast(_step_of(in_features), param_dtype))
+        draw = lambda key: cell.init(key, cast(_step_of(in_features), param_dtype))
         if params is None:
             known = isinstance(rngs, nnx.Rngs)
             check(known, "rngs", "nnx.Rngs, as there are no params", repr(rngs))
@@ -128,14 +126,14 @@ class RecurrentCell(nnx.RNNCellBase):
           The array that the cell's carry is, if it is a single one, as Flax's GRUCell has it;
           else the cell's carry, of an LSTM the tuple (c, h).
         """
-        draw = (lambda: None) if rngs is None else _stream(rngs)
+        draw = (lambda: None) if rngs is None else stream_of(rngs)
         features = _step_of(self.in_features)
         batch = input_shape[: len(input_shape) - self.num_feature_axes]
         shape = lambda a: input_shape if a is features else (*batch, *a.shape)  # pictures may vary
         x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(shape(a), a.dtype), features)
-        params = _cast(self.params, self.dtype)
+        params = cast(self.params, self.dtype)
         own = [a.dtype for a in jax.tree.leaves(params)] or [self.param_dtype]
-        carry = self.cell.initial_carry(params, _cast(x, jnp.result_type(*own)), draw())
+        carry = self.cell.initial_carry(params, cast(x, jnp.result_type(*own)), draw())
         if carry_init is not None:
             lasting = lambda a: isinstance(a, Persistent)
             new = lambda a: a if lasting(a) else carry_init(draw(), a.shape, a.dtype)
@@ -150,84 +148,9 @@ class RecurrentCell(nnx.RNNCellBase):
           carry: as `initialize_carry` gives it, or any tree of the same arrays in that order.
           inputs: (*B, *features) floating point; or the tree of them that the cell takes.
         """
-        params, x = _cast((self.params, inputs), self.dtype)
-        new, y = self.cell.step(params, _own(self.cell, params, carry, x), x)
-        return _alike(carry, new), y
-
-
-class RNN(nnx.RNN):
-    """`nnx.RNN` by `jaxlstm.scan`: the same arguments, state and calls, and our fast sweeps.
-
-    Of a `RecurrentCell`, or of Flax's own cells as far as `from_nnx` takes them. Inputs may be a
-    tree, if the cell takes one. `unroll`, `state_axes` and `broadcast_rngs` change nothing here.
-
-    Ragged batches are as in `jaxlstm.scan`, which is not as in Flax: outputs behind `seq_lengths`
-    are zero (Flax has there what the cell makes of the padding); a sequence of no steps ends with
-    its initial carry (in Flax with the one after all of its padding); and what stands in the
-    padding, NaN included, reaches no gradient (in Flax NaN does).
-
-    Unless told otherwise, `nnx.RNN` draws from the same seed in each module, dropout masks too:
-    give each `rngs`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> import jaxlstm as jl
-      >>> from jaxlstm.interop.nnx_modules import RNN, RecurrentCell
-      >>> rnn = RNN(RecurrentCell(jl.gru(64), 8, rngs=nnx.Rngs(0)))
-      >>> ys = rnn(jnp.ones((2, 10, 8)), seq_lengths=jnp.array([10, 0]))
-      >>> ys.shape, bool(ys[1].any())
-      ((2, 10, 64), False)
-    """
-
-    def __call__(
-        self,
-        inputs: Any,
-        *,
-        initial_carry: Any = None,
-        seq_lengths: Any = None,
-        return_carry: bool | None = None,
-        time_major: bool | None = None,
-        reverse: bool | None = None,
-        keep_order: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-    ) -> Any:
-        """The outputs of a sequence; or the carry after its last step, and the outputs.
-
-        Args:
-          inputs: (*B, T, *features), or (T, *B, *features) with `time_major`.
-          initial_carry: as for `RecurrentCell`; by default `initialize_carry` of the cell.
-          seq_lengths: (*B,) integers: how many steps each sequence has.
-          return_carry: whether the carry is returned too.
-          time_major: whether time is the first axis, of the outputs too.
-          reverse: whether to run each sequence from its own last step to its first.
-          keep_order: whether the outputs of a reversed run stay at the times of their inputs,
-            and do not come in the order of the run.
-          rngs: of the initial carry.
-
-        Raises:
-          ValueError: as `jaxlstm.scan`.
-        """
-        ours = lambda given, own: own if given is None else given
-        reverse, time_major = ours(reverse, self.reverse), ours(time_major, self.time_major)
-        first = jax.tree.leaves(inputs)[0]
-        batch_axes = first.ndim - 1 - self.cell.num_feature_axes
-        check(batch_axes >= 0, "inputs", "axes of time and features at least", describe(first))
-        axis = 0 if time_major else batch_axes
-        if initial_carry is None:
-            stream = self.rngs if rngs is None else _stream(rngs)
-            shape = first.shape[:axis] + first.shape[axis + 1 :]
-            initial_carry = self.cell.initialize_carry(shape, stream)
-        xs = jax.tree.map(lambda a: jnp.moveaxis(a, axis, 0), inputs)
-        cell, params, xs = _ours(self.cell, xs)
-        x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs)
-        carry = _own(cell, params, initial_carry, x)
-        carry, ys = scan(cell, params, xs, carry, lengths=seq_lengths, reverse=reverse)
-        if reverse and not ours(keep_order, self.keep_order):
-            lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
-            ys = jax.tree.map(lambda a: flip_sequences(a, lengths, batch_axes, True), ys)
-        ys = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), ys)
-        return (_alike(initial_carry, carry), ys) if ours(return_carry, self.return_carry) else ys
+        params, x = cast((self.params, inputs), self.dtype)
+        new, y = self.cell.step(params, own_carry(self.cell, params, carry, x), x)
+        return alike(carry, new), y
 
 
 _is_variable = lambda a: isinstance(a, nnx.Variable)
@@ -246,15 +169,15 @@ def _step_of(in_features):
     return in_features
 
 
-def _cast(tree, dtype):
+def cast(tree: Any, dtype: Any) -> Any:
     """The floating-point arrays of a tree in that dtype, or as they are where it is None."""
 
-    def cast(a):
+    def of_one(a):
         if dtype is None or not jnp.issubdtype(a.dtype, jnp.floating):
             return a
         return jax.ShapeDtypeStruct(a.shape, dtype) if _is_struct(a) else a.astype(dtype)
 
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(of_one, tree)
 
 
 def _check_params(params, like, cell):
@@ -264,12 +187,13 @@ def _check_params(params, like, cell):
     check(fits, "params", f"those of {cell}, {shapes(like)}", shapes(params))
 
 
-def _stream(rngs):
+def stream_of(rngs: Any) -> nnx.RngStream:
+    """The stream that carries are drawn of."""
     named = lambda: rngs.dropout if "dropout" in rngs else rngs.carry
     return named().fork() if isinstance(rngs, nnx.Rngs) else rngs  # a fork as in nnx.RNN
 
 
-def _own(cell: Cell, params: Params, carry: Any, x: Any) -> Carry:
+def own_carry(cell: Cell, params: Params, carry: Any, x: Any) -> Carry:
     """The carry in the cell's own structure, as far as it has the arrays for it."""
     arrays, tree = jax.tree.flatten((params, x))
     structs = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)
@@ -286,15 +210,6 @@ def _structure(cell, tree, structs):
     return len(jax.tree.leaves(carry)), jax.tree.structure(carry)
 
 
-def _alike(given, carry):
+def alike(given: Any, carry: Any) -> Any:
     """The carry in the structure of the one that was given."""
     return jax.tree.unflatten(jax.tree.structure(given), jax.tree.leaves(carry))
-
-
-def _ours(module, xs):
-    """Our cell, its params and the inputs, as they are computed with."""
-    if isinstance(module, RecurrentCell):
-        return module.cell, *_cast((module.params, xs), module.dtype)
-    from jaxlstm.interop.nnx import from_nnx  # which takes the modules of this file
-
-    return *from_nnx(module), _cast(xs, module.dtype)

@@ -13,7 +13,7 @@ from jaxlstm.combine.bidirectional import BidirectionalParams, bidirectional
 from jaxlstm.combine.stack import stack
 from jaxlstm.interop.arrays import needed
 from jaxlstm.interop.calls import check_kinds, parts_of
-from jaxlstm.interop.keras_cells import (
+from jaxlstm.interop.keras.cells import (
     CELLS,
     KINDS,
     Value,
