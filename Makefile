@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test lint bench parity docs clean
+.PHONY: help demo test lint laws bench parity docs clean
 
 help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
-	@echo "make test    format, lint, types and all tests"
+	@echo "make test    format, lint, types and tests"
+	@echo "make laws    the laws of a cell, for the variants that make test leaves out"
 	@echo "make bench   this library's sequence beside Flax's"
 	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
 	@echo "make docs    the reference, in build/docs"
@@ -30,6 +31,9 @@ lint: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+laws: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m long
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m experiments.benchmarks.scan

@@ -118,8 +118,19 @@ STEPS = {  # of what the others do not take
 }
 
 
-# All laws of a cell in one process, which compiles what they have in common once.
-TOGETHER = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CELLS]
+LONG = {  # of which a relative with as much to break is not long: `make laws`
+    *("lstm projection", "nig", "nfg", "niaf", "noaf", "np", "slstm", "slstm exp", "mlstm exp"),
+    *("hyper_lstm", "mogrifier_lstm", "attention dot", "attention concat", "attention location"),
+    *("convlstm 1D", "stack", "dropout", "dropout gru"),
+}
+
+
+def marks(name):
+    """All laws of a cell in one process, which compiles what they have in common once."""
+    return [pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])]
+
+
+TOGETHER = [pytest.param(name, marks=marks(name)) for name in CELLS]
 
 
 @pytest.mark.parametrize("law", testing.LAWS)
