@@ -1,7 +1,5 @@
 """Equinox's cells and ours with one set of weights; tests/parity has their gradients."""
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,9 +136,3 @@ def test_params_of_another_cell_raise():
     params = jl.init_lstm(jax.random.key(0), D, H)
     with pytest.raises(ValueError, match=r"params: expected those of gru\(5\)"):
         interop.to_equinox(jl.gru(H), params)
-
-
-def test_without_equinox_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "equinox", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxlstm\[equinox\]'"):
-        interop.from_equinox(5)

@@ -6,7 +6,6 @@ JAX's.
 
 import functools
 import os
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -399,9 +398,3 @@ def test_params_of_two_dtypes_raise():
     params = zeros_of(jl.gru(H), np.ones(D, "float32"))
     with pytest.raises(ValueError, match=r"params: expected one dtype, got float32, float64"):
         to_keras(jl.gru(H), params._replace(b=params.b.astype("float64")))
-
-
-def test_keras_that_is_not_installed_raises(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxlstm\[keras\]'"):
-        from_keras(5)

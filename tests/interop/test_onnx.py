@@ -1,7 +1,6 @@
 """Weights taken out of ONNX models: ours run in float64, ONNX Runtime in float32, to 1e-6."""
 
 import io
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -280,9 +279,3 @@ def test_what_pytorch_s_exporter_writes(kind, options, sizes):
     expected, weights = from_torch(module)
     assert layer is expected
     jax.tree.map(np.testing.assert_array_equal, params, weights)
-
-
-def test_without_onnx_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxlstm\[onnx\]'"):
-        from_onnx("model.onnx")

@@ -4,7 +4,6 @@ Ours are run in float64 with the same weights, so that the difference is its rou
 """
 
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -250,9 +249,3 @@ def changed(dtype):
 def test_arguments_that_do_not_fit_raise(params, options, message):
     with pytest.raises(ValueError, match=message):
         to_onnx(jl.gru(H), params or params_of(jl.gru(H)), **options)
-
-
-def test_without_onnx_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxlstm\[onnx\]'"):
-        to_onnx(jl.gru(H), params_of(jl.gru(H)))
