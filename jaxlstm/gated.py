@@ -210,9 +210,7 @@ def _tangent_transpose(cotangents, *leaves, tree, update, implementation, keep):
     _, _, wanted = tree.unflatten(
         [leaf.aval if ad.is_undefined_primal(leaf) else None for leaf in leaves]
     )
-    cotangents = [
-        jnp.zeros(c.aval.shape, c.aval.dtype) if type(c) is ad.Zero else c for c in cotangents
-    ]
+    cotangents = list(map(ad.instantiate_zeros, cotangents))
     g_last, g_ys = jax.tree.unflatten(_out_tree(inputs.carry, keep), cotangents)
     backward = kernels.IMPLEMENTATIONS[implementation].backward
     g = iter(jax.tree.leaves(backward(update, keep, inputs, carries, wanted, g_last, g_ys)))

@@ -179,6 +179,17 @@ def test_shard_map_of_a_scan_without_a_carry(mesh):
     papers.close(jax.jit(of_shards(run, mesh, True))(*p), loss(run, *p), TOLERANCE)
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["carry", "outputs"])
+def test_shard_map_where_one_result_alone_is_used(which, mesh):
+    cell, _ = CELLS["gru"]
+    alone = lambda *p: sum(jnp.sin(a).sum() for a in jax.tree.leaves(jl.scan(cell, *p)[which]))
+    shards = lambda *p: jax.lax.psum(alone(*p), "data")
+    shards = jax.shard_map(shards, mesh=mesh, in_specs=DATA, out_specs=P())
+    p = primals(cell, batch=4)
+    actual = jax.jit(jax.grad(shards, (0, 1, 2)))(*p)
+    papers.close(actual, jax.grad(alone, (0, 1, 2))(*p), TOLERANCE)
+
+
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("implementation", ["reference", None])
 def test_sharded_batch_gives_the_same_gradients(implementation, axis_type):
