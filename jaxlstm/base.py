@@ -83,6 +83,9 @@ class Cell(NamedTuple):
     def __repr__(self) -> str:
         return self.name
 
+    def __deepcopy__(self, memo: Any) -> "Cell":
+        return self
+
 
 class Layer(NamedTuple):
     """A map of whole sequences that is not causal, as a bidirectional network.
@@ -102,6 +105,9 @@ class Layer(NamedTuple):
 
     def __repr__(self) -> str:
         return self.name
+
+    def __deepcopy__(self, memo: Any) -> "Layer":
+        return self
 
 
 @jax.tree_util.register_pytree_node_class
@@ -175,6 +181,11 @@ def _typed(value: Any) -> Any:
     return tuple(map(_typed, value)) if type(value) is tuple else (type(value), value)
 
 
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's; all else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and value.shape == () else value
+
+
 def _call_name(name: str, signature: inspect.Signature, arguments: dict[str, Any]) -> str:
     words = []
     for key, value in arguments.items():
@@ -239,7 +250,8 @@ def cell(factory: Callable[P, Any]) -> Callable[P, Any]:
 
     @functools.wraps(factory)
     def make(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
+        plain = {name: _plain(value) for name, value in kwargs.items()}
+        bound = signature.bind(*map(_plain, args), **plain)
         bound.apply_defaults()
         key = tuple((name, _typed(value)) for name, value in bound.arguments.items())
         try:

@@ -114,6 +114,15 @@ def test_what_needs_a_known_number_of_steps_says_so(cell, options, message):
         export.export(jax.jit(lambda xs: jl.scan(cell, params, xs, **options)))(xs)
 
 
+def test_a_pyramid_needs_a_known_number_of_steps():
+    (time,) = export.symbolic_shape("time")
+    layer = jl.pyramid(jl.gru(3))
+    params = layer.init(jax.random.key(0), jnp.ones(4))
+    xs = jax.ShapeDtypeStruct((time, 4), jnp.float64)
+    with pytest.raises(ValueError, match="xs: expected a known number of steps"):
+        export.export(jax.jit(lambda xs: layer.apply(params, xs)))(xs)
+
+
 @pytest.mark.parametrize(
     ("cell", "name"), [(jl.mingru(3), "associative"), (jl.mlstm(4), "chunkwise")]
 )

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlstm.base import Cell, Layer, cell
+from jaxlstm.base import Cell, Layer, cell, is_symbolic
 from jaxlstm.checks import check, check_lengths, check_options, check_size, check_xs
 from jaxlstm.combine.stack import apply_layer, shorter
 from jaxlstm.sequence import valid_steps
@@ -59,7 +59,10 @@ def pyramid(bare: Cell | Layer, *, factor: int = 2) -> Layer:
         check_options(options)
         check(mask is None, "mask", "None for a pyramid, of which a step is several", "a mask")
         check(resets is None, "resets", "None for a pyramid, of which a step is several", "resets")
-        lengths = check_lengths(lengths, check_xs(xs))
+        shape = check_xs(xs)
+        known = not is_symbolic(shape[0])
+        check(known, "xs", "a known number of steps, of which some make one", shape)
+        lengths = check_lengths(lengths, shape)
         xs = jax.tree.map(together, valid_steps(xs, lengths, None))
         lengths = None if lengths is None else fewer(lengths)
         return apply_layer(bare, params, xs, carry, lengths=lengths, **options)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlstm.base import Array
-from jaxlstm.checks import check
+from jaxlstm.checks import check, is_concrete
 
 
 def needed(library: str, extra: str) -> Any:
@@ -67,10 +67,9 @@ class Entries:
 def to_jax(value: Any, entry: str) -> Array:
     """A floating-point array, of one of PyTorch, NumPy or JAX, whether traced or not.
 
-    In the dtype that it has; float64 becomes float32 where JAX's `jax_enable_x64` is not set.
-
     Raises:
-      ValueError: if it is not floating point; `entry` is its name.
+      ValueError: if it is not floating point, or float64 where JAX has only float32; `entry` is
+        its name.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu()
@@ -81,7 +80,18 @@ def to_jax(value: Any, entry: str) -> Array:
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     check(floating, entry, "floating-point numbers", array.dtype)
-    return jnp.asarray(array)
+    own = jnp.asarray(array)
+    expected = "jax_enable_x64 to be set, or float32"
+    check(own.dtype == array.dtype, entry, expected, array.dtype)
+    return own
+
+
+def to_numpy(params: Any) -> Any:
+    """A tree of arrays as NumPy's; ValueError if they are traced, as inside of `jit`."""
+    for name, leaf in named_leaves(params).items():
+        array = hasattr(leaf, "__array__") and is_concrete(leaf)
+        check(array, f"params {name!r}", "an array, not a traced one", type(leaf).__name__)
+    return jax.tree.map(np.asarray, params)
 
 
 def split(w: Array, gates: int) -> Array:

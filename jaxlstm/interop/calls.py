@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +11,12 @@ import jax
 
 import jaxlstm
 from jaxlstm.base import Cell, Layer, Params
-from jaxlstm.checks import check
+from jaxlstm.checks import check, describe
+
+EXCHANGED = (  # cells, and a layer of one, whose outputs are of the size that w_h takes
+    *("lstm", "lstm_ablation", "gru", "gru_reset_before", "elman", "janet", "convlstm"),
+    "backward",
+)
 
 
 class Call(NamedTuple):
@@ -36,6 +43,17 @@ class Part(NamedTuple):
     cells: tuple[tuple[Call, Params], ...]
     combine: str | None
 
+    def __str__(self) -> str:
+        return " and ".join(call.factory for call, _ in self.cells)
+
+    @property
+    def outputs(self) -> int | None:
+        """The size of an output, of both directions together; None of cells of no library."""
+        if any(call.factory not in EXCHANGED for call, _ in self.cells):
+            return None
+        sizes = [p.w_h.shape[-3 if call.factory == "convlstm" else 0] for call, p in self.cells]
+        return sizes[0] if self.combine == "sum" else sum(sizes)
+
 
 def rebuild(name: str, factories: Iterable[Any] = ()) -> Cell | Layer:
     """The cell or layer of that name; nothing but factories of cells is ever called.
@@ -45,13 +63,14 @@ def rebuild(name: str, factories: Iterable[Any] = ()) -> Cell | Layer:
       factories: functions made by `@cell` that are not of this package.
 
     Raises:
-      ValueError: if the name is not a call of factories with plain values.
+      ValueError: if the name is not a call of factories with plain values, or a factory has the
+        name of another.
     """
     known = _factories(factories)
+    call = _read(name, known)
     try:
-        tree = ast.parse(name, mode="eval").body
-        return _build(tree, known)
-    except (SyntaxError, TypeError, ValueError, RecursionError) as error:
+        return _make(known, *call)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"name: expected the call of a cell, got {name!r}: {error}") from error
 
 
@@ -62,24 +81,23 @@ def call_of(layer: Cell | Layer, factories: Iterable[Any] = ()) -> Call:
       ValueError: if that call does not give this very cell, as where it was made by a factory
         that is not among these.
     """
-    check(isinstance(layer, Cell | Layer), "layer", "a Cell or a Layer", repr(layer))
-    factories = tuple(factories)
+    check(isinstance(layer, Cell | Layer), "layer", "a Cell or a Layer", describe(layer))
+    known = _factories(factories)
     try:
-        same = rebuild(layer.name, factories) is layer
+        call = _read(layer.name, known)
     except ValueError as error:
         raise ValueError(f"layer: {error}") from error
+    same = _make(known, *call) == layer
     check(same, "layer", f"what {layer.name} makes", "another one of that name")
-    tree = ast.parse(layer.name, mode="eval").body
-    assert isinstance(tree, ast.Call)
-    factory, bound = _bind(tree, _factories(factories))
-    return Call(factory, bound)
+    return call
 
 
 def parts_of(layer: Cell | Layer, params: Params) -> list[Part]:
     """The layers of a network from the first to the last, each of one or both directions.
 
     Raises:
-      ValueError: if a call can't be read, or the params are not of that many layers.
+      ValueError: if a call can't be read, the params are not of those cells, or a layer takes
+        inputs of another size than the outputs of the one before.
     """
     call = call_of(layer)
     if call.factory == "bidirectional":
@@ -90,7 +108,12 @@ def parts_of(layer: Cell | Layer, params: Params) -> list[Part]:
     layers = call.arguments["layers"]
     fits = isinstance(params, tuple) and len(params) == len(layers)
     check(fits, "params", f"a tuple of {len(layers)}, as {layer} has layers", type(params).__name__)
-    return [part for pair in zip(layers, params, strict=True) for part in parts_of(*pair)]
+    parts = [part for pair in zip(layers, params, strict=True) for part in parts_of(*pair)]
+    for below, part in itertools.pairwise(parts):
+        inputs = _features(*part.cells[0])
+        expected = f"w_x of {below.outputs} inputs in {part}, as many as outputs below"
+        check(below.outputs in (None, inputs), "params", expected, inputs)
+    return parts
 
 
 def _both(call, params):
@@ -101,7 +124,13 @@ def _both(call, params):
     alone = all(len(part) == 1 for part in parts)
     check(alone, "layer", "one cell in each direction", call.arguments)
     ahead, back = (part[0].cells[0] for part in parts)
+    sizes = _features(*ahead), _features(*back)
+    check(sizes[0] == sizes[1], "params", "inputs of one size in both directions", sizes)
     return Part((ahead, back), call.arguments["combine"])
+
+
+def _features(call, params):
+    return params.w_x.shape[-3 if call.factory == "convlstm" else 0]
 
 
 def _check_params(cell, call, params):
@@ -111,11 +140,10 @@ def _check_params(cell, call, params):
     expected = "cells, both directions of them and stacks of these"
     check(weighted or not wrapper, "layer", expected, cell)
     check(weighted, "params", f"those of {cell}", type(params).__name__)
-    x = params.w_x.shape[:1]
+    x = (_features(call, params),)
     if call.factory == "convlstm":
         space = (1,) * len(call.arguments["kernel"])
-        space = space if params.peephole is None else params.peephole.shape[1:-1]
-        x = (*space, params.w_x.shape[-3])
+        x = (*(space if params.peephole is None else params.peephole.shape[1:-1]), *x)
     key, x = jax.random.key(0), jax.ShapeDtypeStruct(x, params.w_x.dtype)
     expected = jax.eval_shape(cell.init, key, x)
     shapes = lambda tree: jax.tree.map(lambda a: tuple(a.shape), tree)
@@ -125,31 +153,45 @@ def _check_params(cell, call, params):
 
 def _factories(more):
     ours = (getattr(jaxlstm, name) for name in jaxlstm.__all__)
-    made = {f.__name__: f for f in ours if inspect.isfunction(f) and hasattr(f, "__wrapped__")}
-    return made | {factory.__name__: factory for factory in more}
+    known = {f.__name__: f for f in ours if inspect.isfunction(f) and hasattr(f, "__wrapped__")}
+    for factory in more:
+        name = factory.__name__
+        check(name not in known, "factories", "names of their own", f"another {name}")
+        known[name] = factory
+    return known
 
 
-def _bind(node, known):
+def _read(name, known):
+    """The call that is written there."""
+    try:
+        return _call(ast.parse(name, mode="eval").body, known)
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+        expected = "the call of a cell"
+        raise ValueError(f"name: expected {expected}, got {name[:200]!r}: {error}") from error
+
+
+def _call(node, known):
     named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    if not named or node.func.id not in known:
-        raise ValueError(f"{ast.unparse(node)} is no call of {', '.join(sorted(known))}")
-    factory = known[node.func.id]
+    if not named or node.func.id not in known or not all(word.arg for word in node.keywords):
+        raise ValueError(f"{ast.unparse(node)[:200]} is no call of {', '.join(sorted(known))}")
     args = [_value(arg, known) for arg in node.args]
-    kwargs = {word.arg: _value(word.value, known) for word in node.keywords if word.arg}
-    bound = inspect.signature(factory).bind(*args, **kwargs)
+    kwargs = {word.arg: _value(word.value, known) for word in node.keywords}
+    bound = inspect.signature(known[node.func.id]).bind(*args, **kwargs)
     bound.apply_defaults()
-    return node.func.id, bound.arguments
+    return Call(node.func.id, bound.arguments)
 
 
-def _build(node, known):
-    name, arguments = _bind(node, known)
-    signature = inspect.signature(known[name])
-    bound = inspect.BoundArguments(signature, arguments)
-    return known[name](*bound.args, **bound.kwargs)
+def _make(known, factory, arguments):
+    bound = inspect.BoundArguments(inspect.signature(known[factory]), arguments)
+    return known[factory](*bound.args, **bound.kwargs)
 
 
 def _value(node, known):
-    return _build(node, known) if isinstance(node, ast.Call) else ast.literal_eval(node)
+    if isinstance(node, ast.Call):
+        return _make(known, *_call(node, known))
+    if isinstance(node, ast.Name) and node.id == "inf":
+        return math.inf
+    return ast.literal_eval(node)
 
 
 def check_kinds(call: Call, library: str, kinds: Mapping[str, Iterable[str]]) -> None:

@@ -101,7 +101,6 @@ def to_cudnn(layer: Cell | Layer, params: Params) -> Array:
     """
     matrices, biases, kinds = [], [], set()
     parts = parts_of(layer, params)
-    features = parts[0].cells[0][1].w_x.shape[0]
     for part in parts:
         combined = part.combine in (None, "concatenate")
         check(combined, "layer", "outputs side by side, as cuDNN has them", part.combine)
@@ -110,11 +109,8 @@ def to_cudnn(layer: Cell | Layer, params: Params) -> Array:
             for name in ("w_x", "w_h", "b"):
                 dtype = getattr(own, name).dtype
                 check(dtype == jnp.float32, f"params.{name}", "float32, as cuDNN has them", dtype)
-            expected = f"{features} features, as the layer is given"
-            check(len(own.w_x) == features, "params.w_x", expected, len(own.w_x))
             matrices += [join(own.w_x).T, join(own.w_h).T]
             biases += [own.b, jnp.zeros_like(own.b)]
             kinds.add((call.arguments["hidden"], len(part.cells)))
-        features = sum(call.arguments["hidden"] for call, _ in part.cells)
     check(len(kinds) == 1, "layer", "layers of one kind and size, as cuDNN has them", layer)
     return jnp.concatenate([piece.ravel() for piece in (*matrices, *biases)])

@@ -45,9 +45,9 @@ def from_haiku(
         no such core.
 
     Example:
-      >>> import numpy as np
+      >>> import jax.numpy as jnp
       >>> from jaxlstm.interop import haiku
-      >>> weights = {"lstm/linear": {"w": np.ones((3 + 8, 32)), "b": np.zeros(32)}}
+      >>> weights = {"lstm/linear": {"w": jnp.ones((3 + 8, 32)), "b": jnp.zeros(32)}}
       >>> cell, params = haiku.from_haiku(weights)
       >>> cell, params.w_x.shape, float(params.b[1, 0])
       (lstm(8), (3, 4, 8), 1.0)
@@ -222,10 +222,12 @@ def to_haiku(
         expected = "'relu', as Haiku has no other"
         check(activation == "relu", "elman's activation", expected, repr(activation))
     given = (name,) if isinstance(name, str) else name
+    check(
+        given is None or isinstance(given, tuple), "name", "a path, or a tuple of them", repr(name)
+    )
     names = _names([call for call, _ in cells]) if given is None else given
     fits = len(names) == len(set(names)) == len(cells)
     check(fits, "name", f"a path for each of {len(cells)} cores", repr(name))
-    _check_depth(names, [own for _, own in cells])
     made: dict[str, dict[str, Array]] = {}
     for (_, own), path in zip(cells, names, strict=True):
         made |= {f"{path}{end}": entries for end, entries in _to_core(own).items()}

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxlstm
 from jaxlstm.base import Array, Cell, Layer, Params
-from jaxlstm.checks import check, describe
+from jaxlstm.checks import check, describe, is_concrete
 from jaxlstm.interop.arrays import named_leaves, needed
 from jaxlstm.interop.calls import call_of, rebuild
 from jaxlstm.interop.specs import spec_to_text, text_to_spec
@@ -90,14 +91,18 @@ def save(
     check(same, "params", f"those of {layer}", structure)
     entries = _of_cell(params)
     _fit(entries, _of_cell(expected), "params")
-    for name, array in (others or {}).items():
+    others = {} if others is None else others
+    check(isinstance(others, Mapping), "others", "arrays by name", type(others))
+    for name, array in others.items():
         plain = isinstance(name, str) and not name.startswith(OF_CELL)
         check(plain, "others", f"names that do not begin with {OF_CELL!r}", repr(name))
         entries[name] = array
+    arrays = {name: _plain_array(a, name) for name, a in entries.items()}
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: expected a file in a folder that is there, got {path}")
     beside = path.with_name(path.name + ".new")
     try:
-        arrays = {name: np.ascontiguousarray(a) for name, a in entries.items()}
         library.save_file(arrays, beside, metadata)
         beside.replace(path)
     finally:
@@ -149,7 +154,7 @@ def load(path: str | os.PathLike, *, own: Iterable[Any] = ()) -> Saved:
         check(name in metadata, source, f"an entry {name!r}", ", ".join(sorted(metadata)) or "none")
     written = metadata["jaxlstm_format"]
     check(written == FORMAT, source, f"format {FORMAT!r}, as this version reads", repr(written))
-    wide = [name for name, dtype in dtypes.items() if dtype.endswith("64")]
+    wide = [name for name, dtype in dtypes.items() if dtype in ("F64", "I64", "U64")]
     fits = jax.config.read("jax_enable_x64") or not wide
     check(fits, f"{path}: {', '.join(wide)}", "jax_enable_x64 to be set", "64 bits without it")
     try:
@@ -187,6 +192,17 @@ def _fit(entries, expected, source):
     for name, like in expected.items():
         same = (entries[name].shape, entries[name].dtype) == (like.shape, like.dtype)
         check(same, f"{source}: {name}", describe(like), describe(entries[name]))
+
+
+def _plain_array(array, name):
+    """A NumPy array of it; ValueError if it is none, or of a kind that `load` has not."""
+    known = hasattr(array, "__array__") and hasattr(array, "dtype") and is_concrete(array)
+    known = known and (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool)
+    check(known, f"{name}", "an array of numbers, not a traced one", describe(array))
+    own = np.ascontiguousarray(array)
+    fits = jnp.asarray(own).dtype == own.dtype
+    check(fits, f"{name}", "jax_enable_x64 to be set, or 32 bits", describe(own))
+    return own.reshape(array.shape)
 
 
 def _plain(notes):

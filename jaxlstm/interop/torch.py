@@ -1,6 +1,7 @@
 """Weights of PyTorch's `nn.LSTM`, `nn.GRU` and `nn.RNN`, in and out."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,13 +14,17 @@ from jaxlstm.cells.lstm import LSTMParams, lstm
 from jaxlstm.checks import check
 from jaxlstm.combine.bidirectional import BidirectionalParams, bidirectional
 from jaxlstm.combine.stack import stack
-from jaxlstm.interop.arrays import Entries, join, split
+from jaxlstm.interop.arrays import Entries, join, split, to_numpy
 from jaxlstm.interop.calls import check_kinds, parts_of
 
+CLASSES = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"]
+MODULES = [f"torch.nn.modules.rnn.{name}" for name in CLASSES]
 KINDS = {"lstm": ["projection"], "gru": [], "elman": ["activation"]}  # i, f, g, o; r, z, n
 
 
-def from_torch(source: Any, *, nonlinearity: str | None = None) -> tuple[Cell | Layer, Params]:
+def from_torch(
+    source: Any, *, prefix: str = "", nonlinearity: str | None = None
+) -> tuple[Cell | Layer, Params]:
     """The layer, and its params, that a PyTorch recurrent module is.
 
     PyTorch adds two biases, of which only the sum counts, but for the candidate of a GRU.
@@ -27,9 +32,11 @@ def from_torch(source: Any, *, nonlinearity: str | None = None) -> tuple[Cell | 
     Args:
       source: an `nn.LSTM`, `nn.GRU` or `nn.RNN` with any number of layers, both directions, a
         projection, with biases or without; an `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell`; or the
-        state dict of one, tensors or arrays by name. What kind it is follows from the shapes.
+        state dict of one, tensors or arrays by name, of which the kind follows from the shapes.
         Dropout, which is for training, is left out.
-      nonlinearity: `"tanh"` or `"relu"`, of an RNN's state dict, which does not tell; None for
+      prefix: what the names of a whole model's state dict begin with for this module, as
+        `"encoder.rnn."`; entries of other names are left alone.
+      nonlinearity: `"tanh"` or `"relu"` of an RNN's state dict, which does not tell; None for
         that of the module, or `"tanh"`.
 
     Returns:
@@ -37,55 +44,68 @@ def from_torch(source: Any, *, nonlinearity: str | None = None) -> tuple[Cell | 
       params, in the dtype of the tensors. `scan` and `apply` take time first.
 
     Raises:
-      ValueError: if an entry is missing, too many, or of a shape that does not fit.
+      ValueError: if an entry is missing, too many, of a shape that does not fit, or float64 where
+        JAX has only float32; or the module is another one, a subclass too.
 
     Example:
-      >>> import numpy as np
+      >>> import jax.numpy as jnp
       >>> import jaxlstm as jl
       >>> from jaxlstm.interop import torch
       >>> state_dict = {  # of nn.GRU(3, 8)
-      ...   "weight_ih_l0": np.ones((24, 3)), "weight_hh_l0": np.ones((24, 8)),
-      ...   "bias_ih_l0": np.ones(24), "bias_hh_l0": np.ones(24),
+      ...   "weight_ih_l0": jnp.ones((24, 3)), "weight_hh_l0": jnp.ones((24, 8)),
+      ...   "bias_ih_l0": jnp.ones(24), "bias_hh_l0": jnp.ones(24),
       ... }
       >>> cell, params = torch.from_torch(state_dict)
       >>> cell, params.w_x.shape
       (gru(8), (3, 3, 8))
     """
     if hasattr(source, "state_dict"):
-        nonlinearity = nonlinearity or getattr(source, "nonlinearity", None)
-        source = source.state_dict()
+        kind = f"{type(source).__module__}.{type(source).__name__}"
+        expected = f"one of {', '.join(MODULES)} or a state dict"
+        check(kind in MODULES, "source", expected, kind)
+        own = getattr(source, "nonlinearity", None)
+        check(nonlinearity in (None, own), "nonlinearity", f"None or {own!r}", repr(nonlinearity))
+        source, nonlinearity = source.state_dict(), own
+    if isinstance(source, Mapping):
+        begins = lambda name: str(name).startswith(prefix)
+        source = {name[len(prefix) :]: a for name, a in source.items() if begins(name)}
     entries = Entries("state_dict", source)
-    take = lambda suffix: _from_layer(entries, suffix, nonlinearity or "tanh")
     if "weight_ih" in entries:  # of one step, an nn.LSTMCell
-        made = [take("")]
+        made = [_from_layer(entries, "", None, nonlinearity)]
     else:
-        made = [_from_number(entries, n, take) for n in range(_count(entries))]
+        made = _from_layers(entries, nonlinearity)
     entries.finish()
     if len(made) == 1:
         return made[0]
     return stack(*(layer for layer, _ in made)), tuple(params for _, params in made)
 
 
-def _count(entries):
-    """How many layers there are."""
+def _from_layers(entries, nonlinearity):
     found = [re.fullmatch(r"weight_ih_l(\d+)(_reverse)?", name) for name in entries.arrays]
     numbers = [int(match[1]) for match in found if match]
-    check(bool(numbers), "state_dict", "an entry 'weight_ih_l0'", ", ".join(entries.arrays))
-    return max(numbers) + 1
+    prefixes = [name.partition("weight_ih")[0] for name in entries.arrays if "weight_ih" in name]
+    prefixes = sorted({*prefixes} - {""})
+    hint = f" (prefix=... takes those of one module; there are {', '.join(prefixes)})"
+    hint = hint if prefixes else ""
+    names = ", ".join(entries.arrays) or "none"
+    check(bool(numbers), "state_dict", f"an entry 'weight_ih_l0'{hint}", names)
+    ways = ["", "_reverse"] if any(match and match[2] for match in found) else [""]
+    made, features = [], None
+    for n in range(max(numbers) + 1):
+        of = [_from_layer(entries, f"_l{n}{way}", features, nonlinearity) for way in ways]
+        features = len(of) * of[0][1].w_h.shape[0]
+        if len(of) == 1:
+            made += of
+        else:
+            (ahead, ahead_params), (back, back_params) = of
+            params = BidirectionalParams(ahead_params, back_params)
+            made.append((bidirectional(ahead, back), params))
+    return made
 
 
-def _from_number(entries, n, take):
-    """Layer n, of one direction or both."""
-    ahead = take(f"_l{n}")
-    if not any(name.endswith(f"_l{n}_reverse") for name in entries.arrays):
-        return ahead
-    back = take(f"_l{n}_reverse")
-    return bidirectional(ahead[0], back[0]), BidirectionalParams(ahead[1], back[1])
-
-
-def _from_layer(entries, suffix, nonlinearity):
+def _from_layer(entries, suffix, features, nonlinearity):
     take = lambda name, *shape: entries.take(name + suffix, shape)
-    w_x, w_h = take("weight_ih", None, None), take("weight_hh", None, None)
+    w_x, w_h = take("weight_ih", None, features), take("weight_hh", None, None)
     projected = f"weight_hr{suffix}" in entries
     projection = take("weight_hr", w_h.shape[1], None) if projected else None
     hidden = w_h.shape[1] if projection is None else projection.shape[1]
@@ -99,6 +119,8 @@ def _from_layer(entries, suffix, nonlinearity):
     biased = f"bias_ih{suffix}" in entries
     biases = [take(f"bias_{of}", len(w_x)) if biased else zeros for of in ("ih", "hh")]
     w_x, w_h, b_x, b_h = (split(a, gates) for a in (w_x.T, w_h.T, *biases))
+    plain = gates == 1 or nonlinearity is None
+    check(plain, "nonlinearity", "None, as only an nn.RNN has a choice", repr(nonlinearity))
     if gates == 4:
         p = None if projection is None else projection.T
         params = LSTMParams(w_x, w_h, b_x + b_h, projection=p)
@@ -106,10 +128,12 @@ def _from_layer(entries, suffix, nonlinearity):
     if gates == 3:
         return gru(hidden), GRUParams(w_x, w_h, b_x.at[:2].add(b_h[:2]), b_h[2])
     params = ElmanParams(w_x[:, 0], w_h[:, 0], (b_x + b_h)[0])
-    return elman(hidden, activation=nonlinearity), params
+    return elman(hidden, activation=nonlinearity or "tanh"), params
 
 
-def to_torch(layer: Cell | Layer, params: Params) -> dict[str, np.ndarray]:
+def to_torch(
+    layer: Cell | Layer, params: Params, *, bias: bool = True, cell: bool = False
+) -> dict[str, np.ndarray]:
     """The state dict of the PyTorch module that has these params.
 
     The bias is `bias_ih`; `bias_hh` is zero but for the candidate of a GRU.
@@ -118,14 +142,16 @@ def to_torch(layer: Cell | Layer, params: Params) -> dict[str, np.ndarray]:
       layer: an `lstm` (with or without projection), `gru` or `elman`, a `bidirectional` of two of
         a kind, or a `stack` of such layers.
       params: its params.
+      bias: whether the module has biases; False needs params whose biases are zero.
+      cell: whether it is of one step, an `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell`.
 
     Returns:
       NumPy arrays by PyTorch's names: `module.load_state_dict({k: torch.tensor(v) ...})`. bfloat16
-      is `ml_dtypes.bfloat16`.
+      is `ml_dtypes.bfloat16`: `torch.tensor(v.astype("float32"))`, which the module makes its own.
 
     Raises:
       ValueError: if PyTorch has no such layer (peepholes, layer normalisation, clipping, a sum of
-        both directions), or the layers are not of one kind.
+        both directions), the layers are not of one kind, or the params are traced.
 
     Example:
       >>> import jax
@@ -138,19 +164,26 @@ def to_torch(layer: Cell | Layer, params: Params) -> dict[str, np.ndarray]:
     """
     entries: dict[str, np.ndarray] = {}
     kinds = set()
-    for n, part in enumerate(parts_of(layer, params)):
+    parts = parts_of(layer, params)
+    for n, part in enumerate(parts):
         combined = part.combine in (None, "concatenate")
         check(combined, "layer", "outputs side by side, as PyTorch has them", part.combine)
-        for (call, own), suffix in zip(part.cells, ("", "_reverse"), strict=False):
+        for (call, own), way in zip(part.cells, ("", "_reverse"), strict=False):
             check_kinds(call, "PyTorch", KINDS)
-            entries |= _to_layer(own, f"_l{n}{suffix}")
+            entries |= _to_layer(to_numpy(own), "" if cell else f"_l{n}{way}")
             kinds.add((call.factory, *call.arguments.items(), len(part.cells)))
     check(len(kinds) == 1, "layer", "layers of one kind and size, as PyTorch has them", layer)
+    one = len(parts) == len(parts[0].cells) == 1 and not any("weight_hr" in n for n in entries)
+    check(one or not cell, "layer", "one cell without a projection, as cell is True", layer)
+    if not bias:
+        biases = [name for name in entries if name.startswith("bias")]
+        zero = not any(entries.pop(name).any() for name in biases)
+        check(zero, "bias", "True, as the biases are not zero", bias)
     return entries
 
 
 def _to_layer(params, suffix):
-    b, b_h = np.asarray(params.b), np.zeros_like(params.b)
+    b, b_h = params.b, np.zeros_like(params.b)
     if isinstance(params, GRUParams):
         b_h[2] = params.b_n
     arrays = {"weight_ih": params.w_x, "weight_hh": params.w_h, "bias_ih": b, "bias_hh": b_h}
@@ -158,4 +191,4 @@ def _to_layer(params, suffix):
         arrays = {name: join(a) for name, a in arrays.items()}
     if getattr(params, "projection", None) is not None:
         arrays["weight_hr"] = params.projection
-    return {name + suffix: np.ascontiguousarray(np.asarray(a).T) for name, a in arrays.items()}
+    return {name + suffix: np.ascontiguousarray(a.T) for name, a in arrays.items()}

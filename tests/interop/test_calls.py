@@ -1,5 +1,8 @@
 """A cell is rebuilt of its name, and nothing else is ever called."""
 
+import copy
+
+import numpy as np
 import pytest
 
 import jaxlstm as jl
@@ -60,6 +63,8 @@ def test_a_cell_that_another_factory_of_that_name_made_raises():
         ("lstm(0)", "hidden: expected a positive integer"),
         ("lstm(3, gates=2)", "unexpected keyword"),
         ("cell(3)", "is no call of"),
+        ("gru(3, **{})", "is no call of"),
+        ("-" * 100_000 + "1", ""),
     ],
 )
 def test_other_names_raise(name, message):
@@ -67,6 +72,27 @@ def test_other_names_raise(name, message):
         rebuild(name)
 
 
+def test_a_factory_of_the_name_of_one_of_ours_raises():
+    @jl.cell
+    def gru(hidden: int):
+        return jl.elman(hidden)
+
+    with pytest.raises(ValueError, match="factories: expected names of their own, got another gru"):
+        rebuild("gru(3)", [gru])
+
+
+def test_a_copied_cell_is_the_same():
+    cell = jl.stack(jl.gru(3), jl.lstm(np.int64(4), gate_clip=np.float32(0.5)))
+    assert copy.deepcopy(cell) is cell
+    assert call_of(type(cell)(*cell)) == call_of(cell)
+    assert cell is jl.stack(jl.gru(3), jl.lstm(4, gate_clip=0.5))
+
+
+def test_a_bound_of_infinity():
+    cell = jl.lstm(3, gate_clip=float("inf"))
+    assert rebuild(cell.name) is cell
+
+
 def test_what_is_no_cell_raises():
-    with pytest.raises(ValueError, match="layer: expected a Cell or a Layer, got 3"):
+    with pytest.raises(ValueError, match="layer: expected a Cell or a Layer, got int 3"):
         call_of(3)

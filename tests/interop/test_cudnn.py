@@ -165,7 +165,7 @@ def test_params_of_another_dtype_raise(name):
 
 def test_params_of_another_layer_raise():
     params = jl.init_lstm(jax.random.key(0), D, H)
-    with pytest.raises(ValueError, match=r"params\.w_x: expected 5 features, .* given, got 4"):
+    with pytest.raises(ValueError, match=r"params: expected w_x of 5 inputs in lstm, .* got 4"):
         cudnn.to_cudnn(jl.stack(jl.lstm(H), jl.lstm(H)), (params, params))
     with pytest.raises(ValueError, match=r"params: expected those of lstm\(6\)"):
         cudnn.to_cudnn(jl.lstm(6), params)

@@ -349,6 +349,10 @@ def test_convolutions_that_are_not_ours_raise(options, message):
         (layers.LSTM(H), r"lstm_cell: expected a layer with weights: call or build it first"),
         (bidirectional(layers.GRU(H)), r"gru_cell: expected a layer with weights"),
         ([], r"layer: expected at least one recurrent layer, got a list of none"),
+        (
+            [layers.GRU(H), layers.GRU(H)],
+            r"gru\w*'s return_sequences: expected True, as another layer comes after it",
+        ),
         (5, r"layer: expected one of Keras's own .*, got builtins.int"),
     ],
 )

@@ -144,6 +144,9 @@ def test_tokens_in_and_logits_out():
     actual = session_of(model).run(None, {"tokens": tokens, "lengths": LENGTHS})
     ys, *last = ours(layer, params_of(layer), table[tokens], lengths=LENGTHS)
     same(actual, [ys @ w + b, *last])
+    model = to_onnx(layer, params_of(layer), lengths=True, embedding=table, output=(w, None))
+    actual = session_of(model).run(["logits"], {"tokens": tokens, "lengths": LENGTHS})
+    same(actual, [ys @ w])
 
 
 @pytest.mark.parametrize("layer", [PEEPHOLE, BOTH[1], LAYERS[-1]], ids=repr)
@@ -237,12 +240,12 @@ def changed(dtype):
         (
             None,
             {"output": (np.ones((3, 2), "f"), np.ones(2, "f"))},
-            r"output: expected shape \(4, 2\) from the layer's outputs to b, got shape \(3, 2\)",
+            r"output: expected w \(4, N\), as the layer has outputs, got shape \(3, 2\)",
         ),
         (
             None,
             {"output": (np.ones((H, 2), "f"), np.ones((1, 2), "f"))},
-            r"output: expected shape \(2,\), got shape \(1, 2\)",
+            r"output: expected shape \(2,\) as w has it, got shape \(1, 2\)",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from tests.test_contract import CELLS, STEP, STEPS
 
 library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
 KEY = jax.random.key(0)
+GRU = jl.gru(4)
 OURS = [*STEPS, "lstm every option", "hyper_lstm norm", "stack peephole", "learned start"]
 X = jnp.zeros((2, 3), jnp.float32)
 
@@ -69,6 +70,22 @@ def test_any_reader_finds_the_arrays_by_their_paths(tmp_path):
     np.testing.assert_array_equal(arrays["cell.1.start.h"], params[1].start.h)
 
 
+def test_others_of_other_kinds(tmp_path):
+    others = {"c": jnp.ones(2, jnp.complex64), "n": np.arange(3), "b": jnp.array(True)}
+    interop.save(tmp_path / "a", GRU, params_of(GRU), X, others=others)
+    jax.tree.map(np.testing.assert_array_equal, interop.load(tmp_path / "a").others, others)
+    with (
+        jax.enable_x64(False),
+        pytest.raises(ValueError, match=r"n: expected jax_enable_x64 to be set, or 32 bits"),
+    ):
+        interop.save(tmp_path / "a", GRU, params_of(GRU), X, others={"n": np.arange(3)})
+
+
+def test_a_folder_that_is_not_there_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match="path: expected a file in a folder"):
+        interop.save(tmp_path / "b" / "a", GRU, params_of(GRU), X)
+
+
 def test_cells_and_inputs_of_one_s_own(tmp_path):
     @jl.cell
     def leaky(hidden: int, rate: float = 0.5):
@@ -79,9 +96,6 @@ def test_cells_and_inputs_of_one_s_own(tmp_path):
     assert interop.load(tmp_path / "a", own=[leaky]).layer is cell
     with pytest.raises(ValueError, match=r"metadata of .*leaky\(3, rate=0.25\) is no call of"):
         interop.load(tmp_path / "a")
-
-
-GRU = jl.gru(4)
 
 
 @pytest.fixture
@@ -171,6 +185,10 @@ def test_double_precision_where_it_is_not_enabled_is_refused(tmp_path):
         (dict(x=X.astype(jnp.bfloat16)), r"params: cell\.w_x: expected .* of bfloat16, got"),
         (dict(x=[X]), r"x: expected arrays, NamedTuples or dicts of them, got \["),
         (dict(others={"cell.w": X}), r"others: expected names that do not begin with 'cell\.'"),
+        (dict(others=[X]), r"others: expected arrays by name, got <class 'list'>"),
+        (dict(others={"a": 1.0}), r"a: expected an array of numbers, .* got float 1\.0"),
+        (dict(others={"a": {"b": X}}), r"a: expected an array of numbers"),
+        (dict(others={"a": KEY}), r"a: expected an array of numbers"),
         (dict(notes={"epochs": 3}), r"notes: expected texts by name, got {'epochs': 3}"),
         (dict(layer=GRU._replace(name="mine(3)")), r"layer: name: expected the call of a cell"),
     ],

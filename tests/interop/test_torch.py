@@ -36,15 +36,25 @@ def make(kind, **options):
 
 
 def taken(module, kind):
-    return interop.from_torch(
-        module.state_dict(), nonlinearity="relu" if kind == "relu" else "tanh"
-    )
+    return interop.from_torch(module.state_dict(), nonlinearity="relu" if kind == "relu" else None)
 
 
-def run(layer, params):
+def run(layer, params, xs=XS):
     if isinstance(layer, jl.Layer):
-        return layer.apply(params, jnp.asarray(XS))[1]
-    return jl.scan(layer, params, jnp.asarray(XS))[1]
+        return layer.apply(params, jnp.asarray(xs))[1]
+    return jl.scan(layer, params, jnp.asarray(xs))[1]
+
+
+@pytest.mark.parametrize("options", SHAPES[2:], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_single_precision(kind, options):
+    module = make(kind, **options).float()
+    layer, params = taken(module, kind)
+    expected = module(torch.tensor(XS, dtype=torch.float32))[0].detach().numpy()
+    actual = run(layer, params, XS.astype(np.float32))
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=str)
@@ -55,7 +65,7 @@ def test_a_module_taken_in_has_its_outputs(kind, options):
     np.testing.assert_allclose(run(*taken(module, kind)), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", SHAPES[:4], ids=str)
+@pytest.mark.parametrize("options", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_params_given_out_come_back_bit_for_bit_and_give_the_module_s_outputs(kind, options):
     module = make(kind, **options)
@@ -64,7 +74,10 @@ def test_params_given_out_come_back_bit_for_bit_and_give_the_module_s_outputs(ki
     keys = jax.random.split(jax.random.key(1), len(leaves))
     draw = lambda k, a: 0.5 * jax.random.normal(k, a.shape, a.dtype)
     params = jax.tree.unflatten(tree, map(draw, keys, leaves))
-    weights = interop.to_torch(layer, params)
+    bias = options.get("bias", True)
+    if not bias:
+        params = params._replace(**{n: 0 * a for n, a in params._asdict().items() if n[0] == "b"})
+    weights = interop.to_torch(layer, params, bias=bias)
     module.load_state_dict({name: torch.tensor(a) for name, a in weights.items()}, strict=True)
     actual = module(torch.tensor(XS))[0].detach().numpy()
     np.testing.assert_allclose(run(layer, params), actual, rtol=1e-12, atol=1e-12)
@@ -198,6 +211,86 @@ def test_a_cell_of_one_step(name):
         state = module(x, state)
         expected.append((state[0] if name == "LSTMCell" else state).detach().numpy())
     np.testing.assert_allclose(run(cell, params), expected, rtol=1e-12, atol=1e-12)
+    weights = interop.to_torch(cell, params, cell=True)
+    module.load_state_dict({name: torch.tensor(a) for name, a in weights.items()}, strict=True)
+    jax.tree.map(np.testing.assert_array_equal, interop.from_torch(module)[1], params)
+
+
+def test_a_module_of_a_whole_model_is_taken_by_its_prefix():
+    model = torch.nn.ModuleDict({"rnn": make("gru"), "head": torch.nn.Linear(H, 2)})
+    cell, params = interop.from_torch(model.state_dict(), prefix="rnn.")
+    assert cell is jl.gru(H)
+    jax.tree.map(np.testing.assert_array_equal, params, interop.from_torch(model["rnn"])[1])
+    with pytest.raises(ValueError, match=r"prefix=\.\.\. takes those of one module; there are rnn"):
+        interop.from_torch(model.state_dict())
+
+
+class Negated(torch.nn.LSTM):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (Negated(D, H), {}, r"source: expected one of torch\.nn\..* got .*Negated"),
+        (torch.nn.Linear(D, H), {}, r"source: expected one of torch\.nn\..* or a state dict"),
+        (make("tanh"), {"nonlinearity": "relu"}, r"nonlinearity: expected None or 'tanh'"),
+        (make("gru"), {"nonlinearity": "relu"}, r"nonlinearity: expected None or None"),
+        (
+            make("gru").state_dict(),
+            {"nonlinearity": "relu"},
+            r"nonlinearity: expected None, as only an nn\.RNN has a choice",
+        ),
+    ],
+)
+def test_what_is_no_module_of_pytorch_raises(source, options, message):
+    with pytest.raises(ValueError, match=message):
+        interop.from_torch(source, **options)
+
+
+def test_double_precision_where_it_is_not_enabled_raises():
+    weights = make("gru").state_dict()
+    with (
+        jax.enable_x64(False),
+        pytest.raises(ValueError, match=r"'weight_ih_l0': expected jax_enable_x64 to be set"),
+    ):
+        interop.from_torch(weights)
+
+
+def test_half_of_a_direction_raises():
+    weights = make("lstm", num_layers=2, bidirectional=True).state_dict()
+    left = {name: a for name, a in weights.items() if not name.endswith("_l1_reverse")}
+    with pytest.raises(ValueError, match=r"'weight_ih_l1_reverse': expected an array"):
+        interop.from_torch(left)
+
+
+def test_layers_that_do_not_follow_one_another_raise():
+    weights = make("lstm", num_layers=2).state_dict()
+    weights["weight_ih_l1"] = torch.ones(4 * H, 3)
+    with pytest.raises(ValueError, match=r"'weight_ih_l1': expected shape \(any, 5\), got"):
+        interop.from_torch(weights)
+    cell = jl.gru(H)
+    params = cell.init(jax.random.key(0), jnp.ones(D))
+    with pytest.raises(ValueError, match=r"params: expected w_x of 5 inputs in gru, as many as"):
+        interop.to_torch(jl.stack(cell, cell), (params, params))
+
+
+def test_what_the_module_can_t_hold_raises():
+    cell = jl.lstm(H)
+    params = cell.init(jax.random.key(0), jnp.ones(D))
+    with pytest.raises(ValueError, match=r"bias: expected True, as the biases are not zero"):
+        interop.to_torch(cell, params, bias=False)
+    with pytest.raises(ValueError, match=r"layer: expected one cell without a projection"):
+        interop.to_torch(
+            jl.bidirectional(cell, cell), jl.BidirectionalParams(params, params), cell=True
+        )
+
+
+def test_traced_params_raise():
+    cell = jl.gru(H)
+    params = cell.init(jax.random.key(0), jnp.ones(D))
+    with pytest.raises(ValueError, match=r"params 'w_x': expected an array, not a traced one"):
+        jax.jit(lambda params: interop.to_torch(cell, params))(params)
 
 
 def test_a_module_tells_its_nonlinearity():

@@ -119,6 +119,11 @@ def _layers(layer: Any, value: Value, back: bool = False) -> list[tuple[Any, Par
         parts = getattr(layer, held) if held else layer
         parts = [part for part in parts if kind_of(part) not in ONLY_IN_TRAINING]
         check(len(parts) > 0, "layer", "at least one recurrent layer", f"a {kind} of none")
+        for part in parts[:-1]:
+            last = part.layers[-1] if kind_of(part) == "Sequential" else part
+            every = getattr(last, "return_sequences", True)
+            expected = "True, as another layer comes after it"
+            check(every, f"{last.name}'s return_sequences", expected, every)
         return [made for part in parts for made in _layers(part, value)]
     if kind == "Bidirectional":
         merge = f"{layer.name}'s merge_mode"

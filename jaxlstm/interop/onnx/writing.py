@@ -7,7 +7,7 @@ import numpy as np
 
 import jaxlstm
 from jaxlstm.base import Array, Cell, Layer, Params
-from jaxlstm.checks import check, check_floating, check_shape
+from jaxlstm.checks import check, check_floating, check_shape, describe
 from jaxlstm.combine.stack import apply_layer
 from jaxlstm.interop.arrays import needed
 from jaxlstm.interop.calls import call_of, check_kinds, parts_of
@@ -24,7 +24,7 @@ def to_onnx(
     lengths: bool = False,
     carry: bool = False,
     embedding: Array | None = None,
-    output: tuple[Array, Array] | None = None,
+    output: tuple[Array, Array | None] | None = None,
     opset: int = 17,
 ) -> Any:
     """A trained layer as an ONNX model that ONNX Runtime runs, checked by `onnx.checker`.
@@ -51,7 +51,7 @@ def to_onnx(
       lengths: whether the model takes lengths.
       carry: whether the model takes the carry before the first step; zeros otherwise.
       embedding: (V, D), of which each token takes a row; None for `xs`.
-      output: w (H, N) and b (N,) of logits = ys w + b, in place of ys; None for `ys`.
+      output: w (H, N) and b (N,), or None, of logits = ys w + b, in place of ys; None for `ys`.
       opset: ONNX's version of the operators, at least 13.
 
     Returns:
@@ -105,9 +105,11 @@ def to_onnx(
         graph.output("ys", ["time", "batch", ys.shape[-1]])
     else:
         w, b = output
-        check_shape(w, (ys.shape[-1], b.size), "output", "from the layer's outputs to b")
-        check_shape(b, (b.size,), "output")
-        graph.output("logits", ["time", "batch", b.size])
+        fits = w.ndim == 2 and w.shape[0] == ys.shape[-1]
+        check(fits, "output", f"w ({ys.shape[-1]}, N), as the layer has outputs", describe(w))
+        if b is not None:
+            check_shape(b, w.shape[1:], "output", "as w has it")
+        graph.output("logits", ["time", "batch", w.shape[1]])
     leaves = jax.tree_util.tree_flatten_with_path(states)[0]
     named = [(jax.tree_util.keystr(p, simple=True, separator="."), a) for p, a in leaves]
     for path, state in named:
@@ -119,8 +121,10 @@ def to_onnx(
         final = n + 1 == len(parts) and output is None
         x = _add(graph, part, x, paths, "ys" if final else f"layer.{n}")
     if output is not None:
-        product = graph.node("MatMul", [x, graph.weight("output.w", w)])
-        graph.node("Add", [product, graph.weight("output.b", b)], "logits")
+        end = "logits" if b is None else None
+        product = graph.node("MatMul", [x, graph.weight("output.w", w)], end)
+        if b is not None:
+            graph.node("Add", [product, graph.weight("output.b", b)], "logits")
     return graph.model(opset, layer)
 
 
