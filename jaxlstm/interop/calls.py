@@ -13,9 +13,8 @@ import jaxlstm
 from jaxlstm.base import Cell, Layer, Params
 from jaxlstm.checks import check, describe
 
-EXCHANGED = (  # cells, and a layer of one, whose outputs are of the size that w_h takes
+EXCHANGED = (  # cells whose outputs are of the size that w_h takes
     *("lstm", "lstm_ablation", "gru", "gru_reset_before", "elman", "janet", "convlstm"),
-    "backward",
 )
 
 
@@ -49,9 +48,10 @@ class Part(NamedTuple):
     @property
     def outputs(self) -> int | None:
         """The size of an output, of both directions together; None of cells of no library."""
-        if any(call.factory not in EXCHANGED for call, _ in self.cells):
+        cells = [(_bare(call), params) for call, params in self.cells]
+        if any(call.factory not in EXCHANGED for call, _ in cells):
             return None
-        sizes = [p.w_h.shape[-3 if call.factory == "convlstm" else 0] for call, p in self.cells]
+        sizes = [p.w_h.shape[-3 if call.factory == "convlstm" else 0] for call, p in cells]
         return sizes[0] if self.combine == "sum" else sum(sizes)
 
 
@@ -102,6 +102,10 @@ def parts_of(layer: Cell | Layer, params: Params) -> list[Part]:
     call = call_of(layer)
     if call.factory == "bidirectional":
         return [_both(call, params)]
+    if call.factory == "backward":
+        bare = call.arguments["bare"]
+        _check_params(bare, call_of(bare), params)
+        return [Part(((call, params),), None)]
     if call.factory != "stack":
         _check_params(layer, call, params)
         return [Part(((call, params),), None)]
@@ -129,13 +133,18 @@ def _both(call, params):
     return Part((ahead, back), call.arguments["combine"])
 
 
+def _bare(call):
+    """The call of the cell that runs backward, or the one given."""
+    return call_of(call.arguments["bare"]) if call.factory == "backward" else call
+
+
 def _features(call, params):
-    return params.w_x.shape[-3 if call.factory == "convlstm" else 0]
+    return params.w_x.shape[-3 if _bare(call).factory == "convlstm" else 0]
 
 
 def _check_params(cell, call, params):
     """Raises ValueError unless the params are of that cell, as far as it has weights w_x."""
-    weighted = hasattr(params, "w_x")
+    weighted = hasattr(params, "w_x") and len(params.w_x.shape) > 3 * (call.factory == "convlstm")
     wrapper = any(isinstance(value, Cell | Layer) for value in call.arguments.values())
     expected = "cells, both directions of them and stacks of these"
     check(weighted or not wrapper, "layer", expected, cell)

@@ -2,11 +2,13 @@
 
 import copy
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxlstm as jl
-from jaxlstm.interop.calls import Call, call_of, rebuild
+from jaxlstm.interop.calls import Call, call_of, parts_of, rebuild
 from tests.test_contract import CELLS
 
 OTHERS = [  # beside those of the contract that this package makes
@@ -96,3 +98,14 @@ def test_a_bound_of_infinity():
 def test_what_is_no_cell_raises():
     with pytest.raises(ValueError, match="layer: expected a Cell or a Layer, got int 3"):
         call_of(3)
+
+
+@pytest.mark.parametrize("bare", [jl.gru(3), jl.convlstm(3, (3,))], ids=repr)
+def test_a_layer_that_runs_backward_has_the_parts_of_its_cell(bare):
+    x = jnp.zeros((6, 3)) if bare.name.startswith("conv") else jnp.zeros(3)
+    params = bare.init(jax.random.key(0), x)
+    (part,) = parts_of(jl.backward(bare), params)
+    assert part.cells[0][0].factory == "backward"
+    assert len(parts_of(jl.stack(jl.backward(bare), bare), (params, params))) == 2
+    with pytest.raises(ValueError, match=r"params: expected those of"):
+        parts_of(jl.backward(bare), jl.init_elman(jax.random.key(0), 3, 3))

@@ -30,6 +30,14 @@ def drawn(module, seed=1):
     return module
 
 
+def drawn_params(layer, dtype="float64"):
+    """What its init gives, with random numbers; of a GRU without b_n."""
+    params = jax.eval_shape(layer.init, jax.random.key(0), jnp.ones(D, dtype))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), dtype), params)
+    return params._replace(b_n=0 * params.b_n) if hasattr(params, "b_n") else params
+
+
 def make(kind="lstm", features=D, dtype=jnp.float64, seed=1, **options):
     cell, more = CELLS[kind]
     rngs = nnx.Rngs(0)
@@ -110,11 +118,19 @@ def test_a_layer_taken_in_has_its_outputs_and_goes_out_again_bit_for_bit(name):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+def test_dropout_between_layers_is_left_out():
+    drop = nnx.Dropout(0.5, deterministic=True)
+    module = nnx.Sequential(drop, rnn("gru"), drop, rnn("tanh", H))
+    layer, params = interop.from_nnx(module)
+    assert layer is jl.stack(jl.gru(H), jl.elman(H))
+    close(run(layer, params, XS)[1], module(jnp.asarray(XS)), 1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("optimized", [True, False])
 @pytest.mark.parametrize("cell", [jl.lstm(H), jl.gru(H), jl.elman(H, activation="relu")], ids=repr)
 def test_params_given_out_come_back_bit_for_bit(cell, optimized, dtype):
-    params = cell.init(jax.random.key(0), jnp.ones(D, dtype))
+    params = drawn_params(cell, dtype)
     module = interop.to_nnx(cell, params, optimized=optimized)
     assert type(module) is {
         "lstm": nnx.OptimizedLSTMCell if optimized else nnx.LSTMCell,
@@ -182,6 +198,8 @@ class Doubled(nnx.GRUCell):
             nnx.Bidirectional(rnn(), both_ways()),
             r"backward_rnn/module: expected an RNN, got Bidirectional",
         ),
+        (nnx.Sequential(), r"layers: expected at least one RNN or Bidirectional, got none"),
+        (nnx.Sequential(nnx.Dropout(0.5)), r"layers: expected at least one RNN or Bid.* got none"),
         (nnx.Sequential(make()), r"layers/0/module: expected an RNN or Bidirectional, got LSTMC"),
         (
             nnx.Sequential(rnn(time_major=True), rnn("gru", H)),
@@ -225,14 +243,14 @@ def test_a_carry_that_does_not_begin_at_zero_raises():
     ids=repr,
 )
 def test_layers_that_flax_has_not_raise(layer, message):
-    params = layer.init(jax.random.key(0), jnp.ones(D))
+    params = drawn_params(layer)
     with pytest.raises(ValueError, match=message):
         interop.to_nnx(layer, params)
 
 
 def test_params_that_flax_has_not_raise():
     cell = jl.gru(H)
-    params = cell.init(jax.random.key(0), jnp.ones(D))
+    params = drawn_params(cell)
     message = r"params 'b_n': expected zeros, as GRUCell has no such bias \(RecurrentCell holds"
     with pytest.raises(ValueError, match=message):
         interop.to_nnx(cell, params._replace(b_n=jnp.ones(H)))

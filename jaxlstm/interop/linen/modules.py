@@ -1,4 +1,4 @@
-"""Flax Linen modules that hold a cell: any cell in a Flax model, and `nn.RNN` at its speed."""
+"""Our cells in Flax Linen: a module that holds any of them, for `nn.RNN`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,45 +6,55 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen
-from flax.linen.recurrent import flip_sequences
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlstm.base import Array, Carry, Cell, Params
-from jaxlstm.checks import check
-from jaxlstm.interop.arrays import Entries, named_leaves
-from jaxlstm.sequence import scan
+from jaxlstm.checks import check, describe
+from jaxlstm.interop.flax_scan import (
+    alike,
+    bare,
+    cast,
+    feature_axes_of,
+    own_carry,
+    own_params,
+    params_like,
+    path_names,
+)
 
 
-def flatten_params(params: Params) -> dict[str, Array]:
-    """A cell's params as a `RecurrentCell` has them in its variables: arrays by name.
+def to_variables(params: Params) -> dict[str, Any]:
+    """A cell's params as a `RecurrentCell` has them in its variables: dicts of dicts of arrays.
 
     Args:
       params: of any cell.
 
     Returns:
-      Each array under its path, `"w_x"`, or `"0.w_x"` in the first layer of a stack.
+      A dict for each level of the tree, its entries named after fields and places: `["w_x"]`, or
+      `["0"]["w_x"]` in the first layer of a stack; params of one array alone are `["param"]`.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
       >>> from jaxlstm.interop import linen as interop
-      >>> cell, xs = jl.lstm(8), jnp.ones((2, 5, 3))
+      >>> cell, xs = jl.stack(jl.lstm(8), jl.gru(4)), jnp.ones((2, 5, 3))
       >>> params = cell.init(jax.random.key(0), xs[:, 0])  # or from another library
-      >>> sorted(interop.flatten_params(params))
+      >>> sorted(interop.to_variables(params)["0"])
       ['b', 'w_h', 'w_x']
-      >>> variables = {"params": {"cell": interop.flatten_params(params)}}
+      >>> variables = {"params": {"cell": interop.to_variables(params)}}
       >>> interop.RNN(interop.RecurrentCell(cell)).apply(variables, xs).shape
-      (2, 5, 8)
+      (2, 5, 4)
     """
-    return named_leaves(params)
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    return unflatten_dict({path_names(path): leaf for path, leaf in paths})
 
 
-def unflatten_params(cell: Cell, x: Any, arrays: Mapping[str, Any]) -> Params:
-    """A cell's params from the variables of a `RecurrentCell`: undoes `flatten_params`.
+def from_variables(cell: Cell, x: Any, variables: Mapping[str, Any]) -> Params:
+    """A cell's params from the variables of a `RecurrentCell`: undoes `to_variables`.
 
     Args:
       cell: the cell.
       x: one step of its input, (*B, D), an array or a `jax.ShapeDtypeStruct`.
-      arrays: by name, as `variables["params"]["cell"]` of an `RNN`.
+      variables: `variables["params"]["cell"]` of an `RNN`.
 
     Returns:
       The params, in the dtypes that they have.
@@ -58,30 +68,38 @@ def unflatten_params(cell: Cell, x: Any, arrays: Mapping[str, Any]) -> Params:
       >>> from jaxlstm.interop import linen as interop
       >>> cell, xs = jl.lstm(8), jnp.ones((2, 5, 3))
       >>> variables = interop.RNN(interop.RecurrentCell(cell)).init(jax.random.key(0), xs)
-      >>> params = interop.unflatten_params(cell, xs[:, 0], variables["params"]["cell"])
+      >>> params = interop.from_variables(cell, xs[:, 0], variables["params"]["cell"])
       >>> params.w_x.shape
       (3, 4, 8)
     """
-    check(isinstance(cell, Cell), "cell", "a Cell", repr(cell))
-    entries = Entries("params", linen.meta.unbox(arrays))
-    expected = _shapes(cell, x)
-    params = [entries.take(name, leaf.shape) for name, leaf in named_leaves(expected).items()]
-    entries.finish()
-    return jax.tree.unflatten(jax.tree.structure(expected), params)
+    check(isinstance(cell, Cell), "cell", "a Cell", describe(cell))
+    mapping = isinstance(variables, Mapping)
+    check(mapping, "params", "a mapping, as to_variables gives it", type(variables).__name__)
+    return _read(cell, params_like(cell, _like(x)), variables)
 
 
 class RecurrentCell(linen.RNNCellBase):
     """A cell as a Linen module: of `nn.RNN`, of `RNN` here, which is faster, or by itself.
 
-    Its params are plain arrays named as by `flatten_params`, all drawn by `cell.init` with one
-    key of the stream "params". Flax's cells compute with `dtype=bfloat16` in float32, as their
-    carry is; here what is cast decides, and an LSTM's c alone stays float32.
+    Its params are named as by `to_variables`, all drawn by `cell.init` with one key of the stream
+    "params". Flax's cells compute with `dtype=bfloat16` in float32, as their carry is; here what
+    is cast decides, and an LSTM's c alone stays float32.
+
+    A cell that draws noise for its first carry (`variational_dropout`, `zoneout`) draws it from
+    the stream "dropout", `apply(..., rngs={"dropout": key})`, where there is one: anew at each
+    call. Without one it takes the `init_key` of `nn.RNN`, which is the same at every call unless
+    somebody gives it; beside a stream it is of no account. (In `RNN` an `init_key` comes first,
+    and a cell that needs a key and gets none raises.)
 
     Attributes:
       cell: the cell.
-      feature_axes: how many axes an input has without time and batch: 1 for (D,), 3 for pictures.
+      feature_axes: how many axes an input has without time and batch: 1 for (D,), 3 for pictures;
+        None for what the cell tells, or 1 if it is of a factory that is not of this package.
       dtype: what params and floating-point inputs are cast to; None for as they are.
       param_dtype: of the params.
+
+    Raises:
+      ValueError: if the cell is no Cell, or is known to take another number of axes.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -95,9 +113,14 @@ class RecurrentCell(linen.RNNCellBase):
     """
 
     cell: Cell
-    feature_axes: int = 1
+    feature_axes: int | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.cell, Cell), "cell", "a Cell", describe(self.cell))
+        feature_axes_of(self.cell, self.feature_axes)
+        super().__post_init__()
 
     def __call__(self, carry: Carry, x: Any) -> tuple[Carry, Any]:
         """One step.
@@ -112,29 +135,30 @@ class RecurrentCell(linen.RNNCellBase):
         Raises:
           ValueError: if the carry has another number of arrays than the cell's.
         """
-        params, x = self.weights(x), _cast(x, self.dtype)
-        after, y = self.cell.step(params, _packed(self.cell, params, x, carry), x)
-        return _unpacked(after, carry), y
+        params, x = self.weights(x), cast(x, self.dtype)
+        after, y = self.cell.step(params, own_carry(self.cell, params, x, carry), x)
+        return alike(carry, after), y
 
     @linen.compact
     def weights(self, x: Any) -> Params:
         """The params, in `dtype`; at initialisation drawn for an input like x, (*B, D)."""
         x = _like(x, self.param_dtype)
-        expected = _shapes(self.cell, x)
-        values, make = flatten_params(expected), lambda _, like: jnp.zeros(like.shape, like.dtype)
-        missing = not all(self.has_variable("params", name) for name in values)
-        if missing and self.is_mutable_collection("params"):
+        like = params_like(self.cell, x)
+        names = to_variables(like)
+        values = self._stored(names)
+        if len(values) < len(names) and self.is_mutable_collection("params"):
             drawn = self.cell.init(_typed(self.make_rng("params")), x)
-            values, make = flatten_params(drawn), lambda _, value: value
-        params = [self.param(name, make, value) for name, value in values.items()]
-        return _cast(jax.tree.unflatten(jax.tree.structure(expected), params), self.dtype)
+            values = to_variables(drawn) | values
+        take = lambda name: self.param(name, lambda _, value: value, values.get(name))
+        params = _read(self.cell, like, {name: take(name) for name in names})
+        return cast(params, self.dtype)
 
     @linen.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
         """The carry before the first step.
 
         Args:
-          rng: for noise; `nn.RNN` gives the same key at every call but for an `init_key`.
+          rng: for noise, where there is no stream "dropout".
           input_shape: of one step, (*B, D).
 
         Returns:
@@ -145,150 +169,61 @@ class RecurrentCell(linen.RNNCellBase):
           ValueError: if the carry is a part of the params and the module is not bound to any.
         """
         x = jax.ShapeDtypeStruct(tuple(input_shape), self.param_dtype)
-        expected = _shapes(self.cell, x)
-        names = flatten_params(expected)
-        if self.scope is not None and all(self.has_variable("params", n) for n in names):
-            stored = (linen.meta.unbox(self.get_variable("params", n)) for n in names)
-            params = jax.tree.unflatten(jax.tree.structure(expected), stored)
-        elif not _depends(lambda params: _start(self, params, x, rng), expected):
-            params = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), expected)
+        bound = self.scope is not None
+        rng = self.make_rng("dropout") if bound and self.has_rng("dropout") else rng
+        like = params_like(self.cell, x)
+        names = to_variables(like)
+        stored = self._stored(names)
+        if bound and len(stored) == len(names):
+            params = _read(self.cell, like, stored)
+        elif not _depends(lambda params: first_carry(self, params, x, rng), like):
+            params = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         else:
             reason = f"a module bound to params, as the first carry of {self.cell} is among them"
-            check(self.scope is not None, "initialize_carry", reason, "an unbound one")
+            check(bound, "initialize_carry", reason, "an unbound one")
             params = self.cell.init(_typed(rng), x)
-        return _start(self, _cast(params, self.dtype), x, rng)
+        return first_carry(self, cast(params, self.dtype), x, rng)
+
+    @linen.nowrap
+    def _stored(self, names):
+        """The variables of those names, as far as there are any."""
+        if self.scope is None:
+            return {}
+        return {n: self.get_variable("params", n) for n in names if self.has_variable("params", n)}
 
     @property
     def num_feature_axes(self) -> int:
-        return self.feature_axes
+        return feature_axes_of(self.cell, self.feature_axes)
 
 
-class RNN(linen.RNN):
-    """`nn.RNN` of a `RecurrentCell`, its whole sequence by `jaxlstm.scan`.
-
-    Attributes, arguments and variables are those of `nn.RNN`; `unroll` and `split_rngs` are of
-    no account. It may be either of an `nn.Bidirectional`. What differs:
-
-    - Outputs at and after a length are zero, a sequence of no steps keeps its initial carry, and
-      what padding holds, NaN included, reaches no value and no gradient. (`nn.RNN` leaves
-      outputs as they come, gives such a sequence the carry after all its padding, and its
-      gradients are NaN where padding is.)
-    - Noise for the carry is drawn from `init_key`, else from the stream "dropout".
-    - Inputs may be a pytree if the cell takes one; its first array tells the batch axes.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> import jaxlstm as jl
-      >>> from jaxlstm.interop.linen import RNN, RecurrentCell
-      >>> model, xs = RNN(RecurrentCell(jl.gru(8))), jnp.ones((2, 5, 3))
-      >>> variables = model.init(jax.random.key(0), xs)
-      >>> ys = model.apply(variables, xs, seq_lengths=jnp.array([5, 0]))
-      >>> ys.shape, bool(ys[1].any())
-      ((2, 5, 8), False)
-    """
-
-    def __call__(
-        self,
-        inputs: Any,
-        *,
-        initial_carry: Carry | None = None,
-        init_key: Array | None = None,
-        seq_lengths: Any = None,
-        return_carry: bool | None = None,
-        time_major: bool | None = None,
-        reverse: bool | None = None,
-        keep_order: bool | None = None,
-    ) -> Any:
-        """Runs the cell over sequences.
-
-        Args:
-          inputs: (*B, T, D), or (T, *B, D) if `time_major`.
-          initial_carry: with the arrays of the cell's carry in their order, in any structure.
-          init_key: for cells that draw noise for their first carry.
-          seq_lengths: (*B,) integers in [0, T].
-          return_carry: whether to return the carry after each sequence's last step too.
-          time_major: whether time is the first axis.
-          reverse: runs each sequence from its own last step to its first.
-          keep_order: whether the outputs of a reversed run stay at their own times.
-
-        Returns:
-          The outputs, (*B, T, H) or (T, *B, H), or the carry and these.
-
-        Raises:
-          ValueError: if the cell is no `RecurrentCell`, or a field or argument does not fit.
-        """
-        given = lambda value, name: getattr(self, name) if value is None else value
-        cell = self.cell
-        ours, shared = isinstance(cell, RecurrentCell), self.variable_broadcast
-        check(ours, "cell", "a RecurrentCell (others are for nn.RNN)", type(cell).__name__)
-        check(not self.variable_axes, "variable_axes", "its default {}", self.variable_axes)
-        check(shared == "params", "variable_broadcast", "its default 'params'", repr(shared))
-        first = jax.tree.leaves(inputs)[0]
-        batch = first.ndim - 1 - cell.feature_axes
-        expected = f"axes of batch, time and {cell.feature_axes} of features"
-        check(batch >= 0, "inputs", expected, f"shape {first.shape}")
-        axis = 0 if given(time_major, "time_major") else batch
-        xs = jax.tree.map(lambda a: jnp.moveaxis(a, axis, 0), inputs)
-        step = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs)
-        params = cell.weights(step)
-        if initial_carry is None:
-            drawing = init_key is None and (self.has_rng("dropout") or self.has_rng("params"))
-            key = self.make_rng("dropout") if drawing else init_key
-            initial_carry = _start(cell, params, step, key)
-        xs, backward = _cast(xs, cell.dtype), bool(given(reverse, "reverse"))
-        carry = _packed(cell.cell, params, step, initial_carry)
-        carry, ys = scan(cell.cell, params, xs, carry, lengths=seq_lengths, reverse=backward)
-        if backward and not given(keep_order, "keep_order"):
-            lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
-            ys = jax.tree.map(lambda a: flip_sequences(a, lengths, batch, True), ys)
-        ys = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), ys)
-        returned = given(return_carry, "return_carry")
-        return (_unpacked(carry, initial_carry), ys) if returned else ys
+def first_carry(module: RecurrentCell, params: Params, x: Any, key: Array | None) -> Carry:
+    """The carry before the first step, of params and of an input like x; see `bare`."""
+    x = _like(x, module.param_dtype if module.dtype is None else module.dtype)
+    return bare(module.cell.initial_carry(params, x, _typed(key)))
 
 
-def _shapes(cell, x):
-    """The shapes of the params for an input like x."""
-    return jax.eval_shape(cell.init, jax.random.key(0), _like(x))
+def _read(cell, like, variables):
+    """The params, of the shapes `like`, that are in variables."""
+    given = flatten_dict(linen.meta.unbox(variables))
+    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    for path in paths:
+        entry, others = f"params {'/'.join(path)!r}", ", ".join(map("/".join, given))
+        check(path in given, entry, "an array", f"none among {others}")
+    more = [repr("/".join(path)) for path in given if path not in paths]
+    check(not more, "params", "no other entries", ", ".join(more))
+    params = [given[path] for path in paths]
+    return own_params(cell, jax.tree.unflatten(jax.tree.structure(like), params), like)
 
 
 def _like(x, dtype=None):
     """The shapes of a pytree, in that dtype where it is floating point."""
-    return jax.eval_shape(lambda x: _cast(x, dtype), x)
-
-
-def _cast(tree, dtype):
-    floating = lambda a: dtype is not None and jnp.issubdtype(a.dtype, jnp.floating)
-    return jax.tree.map(lambda a: a.astype(dtype) if floating(a) else a, tree)
+    return jax.eval_shape(lambda x: cast(x, dtype), x)
 
 
 def _typed(key):
     """A key of the new kind, as some cells need it, of one of either."""
     old = key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jax.random.wrap_key_data(key) if old else key
-
-
-def _start(module, params, x, key):
-    """The carry before the first step; of one array alone, that array."""
-    x = _like(x, module.param_dtype if module.dtype is None else module.dtype)
-    carry = module.cell.initial_carry(params, x, _typed(key))
-    leaves = jax.tree.leaves(carry)
-    return leaves[0] if len(leaves) == 1 else carry
-
-
-def _packed(cell, params, x, carry):
-    """The arrays of a carry in the cell's own structure."""
-    start = lambda key: cell.initial_carry(params, _like(x), key)
-    expected = jax.eval_shape(start, jax.random.key(0))
-    if hasattr(carry, "_fields") and type(carry) is type(expected):  # with a mask, maybe
-        return carry
-    tree, leaves = jax.tree.structure(expected), jax.tree.leaves(carry)
-    expected = f"{tree.num_leaves} arrays, as {cell} has"
-    check(len(leaves) == tree.num_leaves, "carry", expected, len(leaves))
-    return tree.unflatten(leaves)
-
-
-def _unpacked(carry, like):
-    return jax.tree.structure(like).unflatten(jax.tree.leaves(carry))
 
 
 def _depends(function, params):

@@ -1,14 +1,15 @@
 """Our cells in Flax NNX: a module that holds any of them, for `nnx.RNN`."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from jaxlstm.base import Carry, Cell, Params, Persistent
+from jaxlstm.base import Cell, Params, Persistent
 from jaxlstm.checks import check, describe
+from jaxlstm.interop.flax_scan import alike, bare, cast, own_carry, own_params, params_like
 
 
 class _Held:
@@ -73,18 +74,18 @@ class RecurrentCell(nnx.RNNCellBase):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        check(isinstance(cell, Cell), "cell", "a Cell", repr(cell))
+        check(isinstance(cell, Cell), "cell", "a Cell", describe(cell))
         self.held = _Held(cell)
         self.in_features = in_features
         self.dtype = dtype
         self.param_dtype = param_dtype
-        draw = lambda key: cell.init(key, cast(_step_of(in_features), param_dtype))
+        x = cast(_step_of(in_features), param_dtype)
         if params is None:
             known = isinstance(rngs, nnx.Rngs)
             check(known, "rngs", "nnx.Rngs, as there are no params", repr(rngs))
-            params = draw(rngs.params())  # type: ignore[union-attr]
-        _check_params(params, jax.eval_shape(draw, jax.random.key(0)), cell)
-        self.weights = nnx.data(jax.tree.map(lambda a: nnx.Param(jnp.asarray(a)), params))
+            params = cell.init(rngs.params(), x)  # type: ignore[union-attr]
+        params = own_params(cell, params, params_like(cell, x))
+        self.weights = nnx.data(jax.tree.map(nnx.Param, params))
 
     @property
     def cell(self) -> Cell:
@@ -98,8 +99,8 @@ class RecurrentCell(nnx.RNNCellBase):
 
     def set_params(self, params: Params) -> None:
         """Puts params in the place of its own; ValueError if they are not of that cell and size."""
-        _check_params(params, self.params, self.cell)
-        put = lambda variable, a: variable.set_value(jnp.asarray(a))
+        params = own_params(self.cell, params, self.params)
+        put = lambda variable, a: variable.set_value(a)
         jax.tree.map(put, self.weights, params, is_leaf=_is_variable)
 
     @property
@@ -138,8 +139,7 @@ class RecurrentCell(nnx.RNNCellBase):
             lasting = lambda a: isinstance(a, Persistent)
             new = lambda a: a if lasting(a) else carry_init(draw(), a.shape, a.dtype)
             carry = jax.tree.map(new, carry, is_leaf=lasting)
-        leaves = jax.tree.leaves(carry)
-        return leaves[0] if len(leaves) == 1 else carry
+        return bare(carry)
 
     def __call__(self, carry: Any, inputs: Any) -> tuple[Any, Any]:
         """One step: the carry after it, in the structure of the one given, and the output.
@@ -147,69 +147,32 @@ class RecurrentCell(nnx.RNNCellBase):
         Args:
           carry: as `initialize_carry` gives it, or any tree of the same arrays in that order.
           inputs: (*B, *features) floating point; or the tree of them that the cell takes.
+
+        Raises:
+          ValueError: if the carry has another number of arrays than the cell's.
         """
         params, x = cast((self.params, inputs), self.dtype)
-        new, y = self.cell.step(params, own_carry(self.cell, params, carry, x), x)
+        new, y = self.cell.step(params, own_carry(self.cell, params, x, carry), x)
         return alike(carry, new), y
 
 
 _is_variable = lambda a: isinstance(a, nnx.Variable)
-_is_struct = lambda a: isinstance(a, jax.ShapeDtypeStruct)
 
 
 def _step_of(in_features):
     """One step of one sequence, shapes and dtypes."""
-    shape = (in_features,) if isinstance(in_features, int) else in_features
-    if isinstance(shape, tuple) and shape and all(isinstance(n, int) for n in shape):
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
+    size = lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0
+    shape = (in_features,) if size(in_features) else in_features
+    if isinstance(shape, tuple) and shape and all(map(size, shape)):
+        return jax.ShapeDtypeStruct(tuple(map(int, shape)), jnp.float32)
     leaves = jax.tree.leaves(in_features)
     expected = "a size, a shape or a tree of jax.ShapeDtypeStruct, without batch axes"
-    known = bool(leaves) and all(map(_is_struct, leaves))
+    known = bool(leaves) and all(isinstance(a, jax.ShapeDtypeStruct) for a in leaves)
     check(known, "in_features", expected, describe(in_features))
     return in_features
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """The floating-point arrays of a tree in that dtype, or as they are where it is None."""
-
-    def of_one(a):
-        if dtype is None or not jnp.issubdtype(a.dtype, jnp.floating):
-            return a
-        return jax.ShapeDtypeStruct(a.shape, dtype) if _is_struct(a) else a.astype(dtype)
-
-    return jax.tree.map(of_one, tree)
-
-
-def _check_params(params, like, cell):
-    shapes = lambda tree: jax.tree.map(lambda a: tuple(jnp.shape(a)), tree)
-    fits = jax.tree.structure(params) == jax.tree.structure(like)
-    fits = fits and shapes(params) == shapes(like)
-    check(fits, "params", f"those of {cell}, {shapes(like)}", shapes(params))
 
 
 def stream_of(rngs: Any) -> nnx.RngStream:
     """The stream that carries are drawn of."""
     named = lambda: rngs.dropout if "dropout" in rngs else rngs.carry
     return named().fork() if isinstance(rngs, nnx.Rngs) else rngs  # a fork as in nnx.RNN
-
-
-def own_carry(cell: Cell, params: Params, carry: Any, x: Any) -> Carry:
-    """The carry in the cell's own structure, as far as it has the arrays for it."""
-    arrays, tree = jax.tree.flatten((params, x))
-    structs = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)
-    number, structure = _structure(cell, tree, structs)
-    leaves = jax.tree.leaves(carry)
-    return jax.tree.unflatten(structure, leaves) if len(leaves) == number else carry
-
-
-@functools.lru_cache(maxsize=256)
-def _structure(cell, tree, structs):
-    """How many arrays the cell's carry has, and in what structure."""
-    make = lambda given, key: cell.initial_carry(*given, key)
-    carry = jax.eval_shape(make, jax.tree.unflatten(tree, structs), jax.random.key(0))
-    return len(jax.tree.leaves(carry)), jax.tree.structure(carry)
-
-
-def alike(given: Any, carry: Any) -> Any:
-    """The carry in the structure of the one that was given."""
-    return jax.tree.unflatten(jax.tree.structure(given), jax.tree.leaves(carry))

@@ -3,14 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn.recurrent import flip_sequences
 
-from jaxlstm.checks import check, describe
-from jaxlstm.interop.nnx.cells import from_cell
-from jaxlstm.interop.nnx.modules import RecurrentCell, alike, cast, own_carry, stream_of
-from jaxlstm.sequence import scan
+from jaxlstm.checks import check
+from jaxlstm.interop.flax_scan import cast, run, step_of, time_axis
+from jaxlstm.interop.nnx.cells import CELLS, from_cell, is_cell
+from jaxlstm.interop.nnx.modules import RecurrentCell, stream_of
 
 
 class RNN(nnx.RNN):
@@ -27,6 +25,10 @@ class RNN(nnx.RNN):
     Unless told otherwise, `nnx.RNN` draws from the same seed in each module, dropout masks too:
     give each `rngs`.
 
+    Raises:
+      ValueError: if the cell is another one, also a subclass of one of Flax's: of it nobody knows
+        what it does.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
@@ -37,6 +39,12 @@ class RNN(nnx.RNN):
       >>> ys.shape, bool(ys[1].any())
       ((2, 10, 64), False)
     """
+
+    def __init__(self, cell: Any, **options: Any):
+        """As `nnx.RNN`."""
+        known = isinstance(cell, RecurrentCell) or is_cell(cell)
+        check(known, "cell", f"one of {', '.join(CELLS)}", type(cell).__name__)
+        super().__init__(cell, **options)
 
     def __call__(
         self,
@@ -67,25 +75,18 @@ class RNN(nnx.RNN):
           ValueError: as `jaxlstm.scan`.
         """
         ours = lambda given, own: own if given is None else given
-        reverse, time_major = ours(reverse, self.reverse), ours(time_major, self.time_major)
-        first = jax.tree.leaves(inputs)[0]
-        batch_axes = first.ndim - 1 - self.cell.num_feature_axes
-        check(batch_axes >= 0, "inputs", "axes of time and features at least", describe(first))
-        axis = 0 if time_major else batch_axes
+        axes = self.cell.num_feature_axes
+        axis = time_axis(inputs, axes, ours(time_major, self.time_major))
         if initial_carry is None:
             stream = self.rngs if rngs is None else stream_of(rngs)
-            shape = first.shape[:axis] + first.shape[axis + 1 :]
+            shape = jax.tree.leaves(step_of(inputs, axis))[0].shape
             initial_carry = self.cell.initialize_carry(shape, stream)
-        xs = jax.tree.map(lambda a: jnp.moveaxis(a, axis, 0), inputs)
-        cell, params, xs = _ours(self.cell, xs)
-        x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs)
-        carry = own_carry(cell, params, initial_carry, x)
-        carry, ys = scan(cell, params, xs, carry, lengths=seq_lengths, reverse=reverse)
-        if reverse and not ours(keep_order, self.keep_order):
-            lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
-            ys = jax.tree.map(lambda a: flip_sequences(a, lengths, batch_axes, True), ys)
-        ys = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), ys)
-        return (alike(initial_carry, carry), ys) if ours(return_carry, self.return_carry) else ys
+        order = dict(
+            reverse=ours(reverse, self.reverse), keep_order=ours(keep_order, self.keep_order)
+        )
+        cell, params, xs = _ours(self.cell, inputs)
+        carry, ys = run(cell, params, xs, initial_carry, axis, lengths=seq_lengths, **order)
+        return (carry, ys) if ours(return_carry, self.return_carry) else ys
 
 
 def _ours(module, xs):

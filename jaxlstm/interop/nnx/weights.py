@@ -28,7 +28,8 @@ def from_nnx(module: Any) -> tuple[Cell | Layer, Params]:
     Args:
       module: an `nnx.LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell` or our
         `RecurrentCell`; an `nnx.RNN` or our `RNN` of one of them, reversed ones in their inputs'
-        order; an `nnx.Bidirectional` of two of these; or an `nnx.Sequential` of them all.
+        order; an `nnx.Bidirectional` of two of these; or an `nnx.Sequential` of them all, from
+        which `nnx.Dropout` is left out, as it counts in training alone.
 
     Returns:
       A Cell, a Layer (`backward`, `bidirectional`) or a `stack`; and its params, in the dtype of
@@ -69,8 +70,10 @@ def _from_module(module, path):
         return layer, BidirectionalParams(ahead[1], back[1])
     expected = f"one of {', '.join(CELLS)}, RNN, Bidirectional or Sequential"
     check(kind is nnx.Sequential, f"{path}module", expected, kind.__name__)
-    layers = [_in_sequence(layer, f"{path}layers/{n}/") for n, layer in enumerate(module.layers)]
-    majors = {layer.time_major for layer in module.layers}
+    kept = [(n, m) for n, m in enumerate(module.layers) if type(m) is not nnx.Dropout]
+    check(bool(kept), f"{path}layers", "at least one RNN or Bidirectional", "none")
+    layers = [_in_sequence(layer, f"{path}layers/{n}/") for n, layer in kept]
+    majors = {layer.time_major for _, layer in kept}
     check(len(majors) == 1, f"{path}time_major", "the same in all layers", majors)
     return stack(*(layer for layer, _ in layers)), tuple(params for _, params in layers)
 
