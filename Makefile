@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test lint laws bench parity docs clean
+.PHONY: help demo test lint laws bench peers parity docs clean
 
 help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
 	@echo "make test    format, lint, types and tests"
 	@echo "make laws    the laws of a cell, for the variants that make test leaves out"
 	@echo "make bench   this library's sequence beside Flax's"
+	@echo "make peers   sequences beside other libraries, all of it"
 	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
 	@echo "make docs    the reference, in build/docs"
 
@@ -37,6 +38,10 @@ laws: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m experiments.benchmarks.scan
+
+peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'
+	$(BIN)/python -m experiments.benchmarks.sequence
 
 parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'

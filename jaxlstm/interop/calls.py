@@ -145,7 +145,8 @@ def _features(call, params):
 def _check_params(cell, call, params):
     """Raises ValueError unless the params are of that cell, as far as it has weights w_x."""
     weighted = hasattr(params, "w_x") and len(params.w_x.shape) > 3 * (call.factory == "convlstm")
-    wrapper = any(isinstance(value, Cell | Layer) for value in call.arguments.values())
+    made_of = [call.arguments.get("layers", ()), call.arguments.values()]
+    wrapper = any(isinstance(value, Cell | Layer) for value in itertools.chain(*made_of))
     expected = "cells, both directions of them and stacks of these"
     check(weighted or not wrapper, "layer", expected, cell)
     check(weighted, "params", f"those of {cell}", type(params).__name__)

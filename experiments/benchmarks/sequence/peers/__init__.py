@@ -1,0 +1,1 @@
+"""The contenders: a module each, with `build(case, given, variant) -> Program`."""
