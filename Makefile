@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test lint laws bench peers parity docs clean
+.PHONY: help demo test lint laws bench peers native parity docs clean
 
 help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
@@ -12,6 +12,7 @@ help:
 	@echo "make laws    the laws of a cell, for the variants that make test leaves out"
 	@echo "make bench   this library's sequence beside Flax's"
 	@echo "make peers   sequences beside other libraries, all of it"
+	@echo "make native  the C++ kernels, built, installed and tested"
 	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
 	@echo "make docs    the reference, in build/docs"
 
@@ -42,6 +43,10 @@ bench: $(VENV)/.installed
 peers: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'
 	$(BIN)/python -m experiments.benchmarks.sequence
+
+native: $(VENV)/.installed
+	$(BIN)/python -m pip install ./native
+	$(BIN)/python -m pytest tests/test_native.py native/tests
 
 parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'

@@ -30,7 +30,16 @@ from jaxlstm import kernels
 from jaxlstm.base import Array, Carry, Params
 from jaxlstm.checks import check, check_features, check_shape, describe
 from jaxlstm.kernels import blocked
-from jaxlstm.kernels.recurrence import Inputs, Update, Weights, accumulator, advance, emit, project
+from jaxlstm.kernels.recurrence import (
+    Inputs,
+    Kept,
+    Update,
+    Weights,
+    accumulator,
+    advance,
+    emit,
+    project,
+)
 
 BATCH_AXES = (None, 1, 0, 0, 1, 1)  # of the leaves of each part of Inputs
 
@@ -106,7 +115,7 @@ class GatedUnroll(NamedTuple):
             return steps(jnp.broadcast_to(a, (a.shape[0], *batch)))
 
         inputs = Inputs(weights, steps(xs), flat(carry), flat(initial), flags(valid), flags(resets))
-        name = kernels.choose(implementation, inputs)
+        name = kernels.choose(implementation, self.update, inputs)
         if name is None:
             return None
         last, ys = sweep(self.update, name, inputs)
@@ -115,7 +124,7 @@ class GatedUnroll(NamedTuple):
 
     def explain(self, params, xs):
         inputs = Inputs(self.split(params), xs, None, None, None, None)
-        return kernels.answers(inputs)
+        return kernels.answers(self.update, inputs)
 
 
 def sweep(update: Update, implementation: str, inputs: Inputs) -> tuple[Carry, Array]:
@@ -126,11 +135,14 @@ def sweep(update: Update, implementation: str, inputs: Inputs) -> tuple[Carry, A
 
 def _bind(primitive, *trees, **static):
     leaves, tree = jax.tree.flatten(trees)
-    out_tree = _out_tree(trees[0].carry, static["keep"])
+    out_tree = _out_tree(primitive, trees[0].carry, static["keep"], static["implementation"])
     return jax.tree.unflatten(out_tree, primitive.bind(*leaves, tree=tree, **static))
 
 
-def _out_tree(carry, keep):
+def _out_tree(primitive, carry, keep, implementation):
+    if primitive is sweep_p and keep:
+        residual = kernels.IMPLEMENTATIONS[implementation].RESIDUAL
+        return jax.tree.structure((carry, Kept(carry, residual)))
     return jax.tree.structure((carry, emit(carry, keep)))
 
 
@@ -169,27 +181,29 @@ def _tangents(tree, tangents):
     return d._replace(valid=None, resets=None)
 
 
-# Below, `tree` is that of (inputs,) for the sweep, and of (inputs, carries, tangents) for its
+# Below, `tree` is that of (inputs,) for the sweep, and of (inputs, kept, tangents) for its
 # tangent, whose parts are None where they are symbolically zero: those have no leaf at all.
 
 
 def _sweep_jvp(primals, tangents, *, tree, update, implementation, keep):
     (inputs,) = tree.unflatten(primals)
     static = {"update": update, "implementation": implementation}
-    last, carries = _bind(sweep_p, inputs, keep=True, **static)
+    last, kept = _bind(sweep_p, inputs, keep=True, **static)
     d = _tangents(tree, tangents)
-    d_out = _bind(tangent_p, inputs, carries, d, keep=keep, **static)
-    return jax.tree.leaves((last, emit(carries, keep))), jax.tree.leaves(d_out)
+    d_out = jax.tree.leaves(_bind(tangent_p, inputs, kept, d, keep=keep, **static))
+    out = jax.tree.leaves((last, kept if keep else kept.carries.h))
+    # The residual is for a backward sweep that is differentiated without it.
+    return out, d_out + [ad.Zero(jax.typeof(a).to_tangent_aval()) for a in out[len(d_out) :]]
 
 
 def _tangent_jvp(primals, tangents, *, tree, **static):
     out = tangent_p.bind(*primals, tree=tree, **static)
     zero = [type(t) is ad.Zero for t in tangents]
-    inputs, carries, d = tree.unflatten(zero)
-    if all(jax.tree.leaves((inputs, carries))):
-        inputs, carries, _ = tree.unflatten(primals)
+    inputs, kept, d = tree.unflatten(zero)
+    if all(jax.tree.leaves((inputs, kept))):
+        inputs, kept, _ = tree.unflatten(primals)
         _, _, d = tree.unflatten([None if z else t for z, t in zip(zero, tangents, strict=True)])
-        leaves, tree = jax.tree.flatten((inputs, carries, d))
+        leaves, tree = jax.tree.flatten((inputs, kept, d))
         return out, tangent_p.bind(*leaves, tree=tree, **static)
 
     def run(*moving):
@@ -206,14 +220,15 @@ def _tangent_jvp(primals, tangents, *, tree, **static):
 
 def _tangent_transpose(cotangents, *leaves, tree, update, implementation, keep):
     given = [None if ad.is_undefined_primal(leaf) else leaf for leaf in leaves]
-    inputs, carries, _ = tree.unflatten(given)
+    inputs, kept, _ = tree.unflatten(given)
     _, _, wanted = tree.unflatten(
         [leaf.aval if ad.is_undefined_primal(leaf) else None for leaf in leaves]
     )
     cotangents = list(map(ad.instantiate_zeros, cotangents))
-    g_last, g_ys = jax.tree.unflatten(_out_tree(inputs.carry, keep), cotangents)
+    out_tree = _out_tree(tangent_p, inputs.carry, keep, implementation)
+    g_last, g_ys = jax.tree.unflatten(out_tree, cotangents)
     backward = kernels.IMPLEMENTATIONS[implementation].backward
-    g = iter(jax.tree.leaves(backward(update, keep, inputs, carries, wanted, g_last, g_ys)))
+    g = iter(jax.tree.leaves(backward(update, keep, inputs, kept, wanted, g_last, g_ys)))
     return [next(g) if ad.is_undefined_primal(leaf) else None for leaf in leaves]
 
 
@@ -246,7 +261,7 @@ def _batch(primitive, run, args, dims, *, tree, **static):
 
     outs = primitive.bind(*map(fold, args, dims, axes), tree=tree, **static)
     inputs = tree.unflatten(args)[0]
-    out_tree = _out_tree(inputs.carry, static["keep"])
+    out_tree = _out_tree(primitive, inputs.carry, static["keep"], static["implementation"])
     last, stacked = jax.tree.unflatten(out_tree, outs)
     axes = jax.tree.leaves((jax.tree.map(lambda _: 0, last), jax.tree.map(lambda _: 1, stacked)))
 

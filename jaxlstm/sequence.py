@@ -105,8 +105,9 @@ def explain(cell: Cell, params: Params, xs: Any) -> dict[str, Any]:
       >>> import jax, jax.numpy as jnp
       >>> import jaxlstm as jl
       >>> cell, xs = jl.gru(8), jnp.ones((5, 2, 3))
-      >>> jl.explain(cell, cell.init(jax.random.key(0), xs[0]), xs)
-      {'blocked': None, 'reference': None}
+      >>> answers = jl.explain(cell, cell.init(jax.random.key(0), xs[0]), xs)
+      >>> list(answers), answers["blocked"]
+      (['native', 'blocked', 'reference'], None)
     """
     answers = {} if cell.unroll is None else cell.unroll.explain(params, xs)
     nested = any(isinstance(answer, dict) for answer in answers.values())

@@ -19,7 +19,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 blocked.UNROLL = 1  # copies of a step to compile; tests/test_kernels.py has four, as users do
 
 MAPS = Path("/proc/self/maps")  # where there is none, there is no limit to run into
-MOST = 45_000  # Linux gives a process 65,530; each compiled program takes a few
+MOST = 36_000  # Linux gives a process 65,530; each compiled program takes a few
 tests = itertools.count()
 
 

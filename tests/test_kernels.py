@@ -115,27 +115,29 @@ def inputs():
 
 class Refusing:
     @staticmethod
-    def supports(inputs):
+    def supports(update, inputs):
         return "it is a Tuesday"
 
 
 def test_the_first_implementation_that_can_serve_is_chosen(monkeypatch):
-    assert kernels.choose(None, inputs()) == kernels.choose("blocked", inputs()) == "blocked"
+    assert (
+        kernels.choose(None, len, inputs()) == kernels.choose("blocked", len, inputs()) == "blocked"
+    )
     monkeypatch.setattr(kernels, "IMPLEMENTATIONS", {"never": Refusing, "blocked": blocked})
-    assert kernels.choose(None, inputs()) == "blocked"
-    assert kernels.answers(inputs()) == {"never": "it is a Tuesday", "blocked": None}
+    assert kernels.choose(None, len, inputs()) == "blocked"
+    assert kernels.answers(len, inputs()) == {"never": "it is a Tuesday", "blocked": None}
 
 
 def test_a_named_implementation_that_can_not_serve_raises_and_says_why(monkeypatch):
     monkeypatch.setattr(kernels, "IMPLEMENTATIONS", {"never": Refusing, "blocked": blocked})
     with pytest.raises(ValueError, match="implementation 'never' can't serve: it is a Tuesday"):
-        kernels.choose("never", inputs())
+        kernels.choose("never", len, inputs())
 
 
 def test_an_unknown_implementation_raises_and_lists_the_known():
-    message = "implementation: expected one of 'reference', 'blocked', got 'cudnn'"
+    message = "implementation: expected one of 'reference', 'native', 'blocked', got 'cudnn'"
     with pytest.raises(ValueError, match=message):
-        kernels.choose("cudnn", inputs())
+        kernels.choose("cudnn", len, inputs())
 
 
 @pytest.mark.parametrize(

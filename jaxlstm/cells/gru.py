@@ -9,6 +9,7 @@ from jaxlstm.checks import check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
 from jaxlstm.gates import activate, gates, sigmoid
 from jaxlstm.initializers import gate_weights
+from jaxlstm.kernels.recurrence import Known
 
 
 class GRUParams(NamedTuple):
@@ -105,7 +106,7 @@ def _split(params: GRUParams) -> Weights:
     return Weights(params.w_x, params.w_h, params.b, params.b_n)
 
 
-_unroll = GatedUnroll(gru_update, _split)
+_unroll = GatedUnroll(Known(gru_update, "gru"), _split)
 
 
 @cell

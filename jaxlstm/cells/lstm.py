@@ -11,6 +11,7 @@ from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
 from jaxlstm.gates import activate, gates, normalised, sigmoid, tanh
 from jaxlstm.initializers import gate_weights
+from jaxlstm.kernels.recurrence import Known
 
 
 class LSTMNorm(NamedTuple):
@@ -190,8 +191,13 @@ def lstm_step(
       to 7, for the projection; Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 20 to 22, for
       layer normalisation.
     """
-    update = partial(lstm_update, cell_clip=cell_clip, gate_clip=gate_clip)
-    return gated_step(update, _split(params), carry, x)
+    return gated_step(_update(cell_clip, gate_clip), _split(params), carry, x)
+
+
+def _update(cell_clip, gate_clip):
+    if cell_clip is None and gate_clip is None:
+        return Known(lstm_update, "lstm")
+    return partial(lstm_update, cell_clip=cell_clip, gate_clip=gate_clip)
 
 
 def _split(params: LSTMParams) -> Weights:
@@ -265,5 +271,4 @@ def lstm(
         return LSTMCarry(zeros(hidden, wide), zeros(projection or hidden, dtype))
 
     step = partial(lstm_step, cell_clip=cell_clip, gate_clip=gate_clip)
-    update = partial(lstm_update, cell_clip=cell_clip, gate_clip=gate_clip)
-    return init, initial_carry, step, GatedUnroll(update, _split)
+    return init, initial_carry, step, GatedUnroll(_update(cell_clip, gate_clip), _split)

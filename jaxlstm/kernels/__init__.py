@@ -1,29 +1,33 @@
 """The implementations of the gated recurrence, and the choice among them.
 
-Each is a module with `supports(inputs) -> str | None`, `forward` and `backward`, and stands
-below the one differentiation rule in `jaxlstm.gated`.
+Each is a module with `supports(update, inputs) -> str | None`, `forward`, `backward` and the
+structure `RESIDUAL` of what the latter needs beside the carries, and stands below the one
+differentiation rule in `jaxlstm.gated`.
 """
 
 from types import ModuleType
 
-from jaxlstm.kernels import blocked
-from jaxlstm.kernels.recurrence import Inputs
+from jaxlstm.kernels import blocked, native
+from jaxlstm.kernels.recurrence import Inputs, Update
 
-IMPLEMENTATIONS: dict[str, ModuleType] = {"blocked": blocked}  # the first that can serves
+IMPLEMENTATIONS: dict[str, ModuleType] = {  # the first that can serves
+    "native": native,
+    "blocked": blocked,
+}
 
 
-def answers(inputs: Inputs) -> dict[str, str | None]:
+def answers(update: Update, inputs: Inputs) -> dict[str, str | None]:
     """Maps each implementation to None if it can serve, else to the reason why not."""
-    return {name: module.supports(inputs) for name, module in IMPLEMENTATIONS.items()}
+    return {name: module.supports(update, inputs) for name, module in IMPLEMENTATIONS.items()}
 
 
-def choose(name: str | None, inputs: Inputs) -> str | None:
+def choose(name: str | None, update: Update, inputs: Inputs) -> str | None:
     """The implementation of that name, or with None the first that can serve, if there is one.
 
     Raises:
       ValueError: if there is none of that name, or it can't serve.
     """
-    reasons = answers(inputs)
+    reasons = answers(update, inputs)
     if name is None:
         return next((n for n, reason in reasons.items() if reason is None), None)
     if name not in reasons:

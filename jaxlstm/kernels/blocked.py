@@ -18,6 +18,7 @@ from jaxlstm.base import is_symbolic, restart, select
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels.recurrence import (
     Inputs,
+    Kept,
     Update,
     Weights,
     accumulator,
@@ -32,7 +33,10 @@ ROWS = 256  # of z = x W + b held at once; measured on CPUs with 1 to 2 MB of L2
 UNROLL = 4  # steps of the forward loop; in the backward one it costs more than it saves
 
 
-def supports(inputs: Inputs) -> str | None:
+RESIDUAL = None  # gates are computed again
+
+
+def supports(update: Update, inputs: Inputs) -> str | None:
     """Any sequence will do whose batch is not split over explicit mesh axes."""
     if isinstance(inputs.x, jax.ShapeDtypeStruct):
         return None
@@ -54,7 +58,7 @@ def block_length(time: int, batch: int) -> int:
 
 
 def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
-    """Returns the last carry, and the carries (or only their h) after every step."""
+    """The last carry, and h after every step, or with `keep` a `Kept`."""
     weights, x, carry, initial, valid, resets = inputs
 
     def block(carry, _, s):
@@ -70,7 +74,8 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
         unroll = 1 if is_symbolic(x.shape[0]) else UNROLL  # which lax.scan has not for symbols
         return lax.scan(step, carry, (z, valid, resets), unroll=unroll)
 
-    return in_blocks(block, carry, (x, valid, resets), block_length(*x.shape[:2]))
+    last, ys = in_blocks(block, carry, (x, valid, resets), block_length(*x.shape[:2]))
+    return last, Kept(ys, RESIDUAL) if keep else ys
 
 
 def gates_again(inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any, after: Any) -> Any:
@@ -84,8 +89,10 @@ def gates_again(inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any,
     return before, project(x, weights.w_x) + weights.b, project(before.h, weights.w_h)
 
 
-def tangent(update: Update, keep: bool, inputs: Inputs, carries: Any, d: Inputs) -> Any:
-    """The derivative of `forward` along `d`, of which a part that is None is zero."""
+def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -> Any:
+    """The derivative along `d`, of which a part that is None is zero, of the last carry and h,
+    or with `keep` of the carries."""
+    carries = kept.carries
     weights, x, _, _, valid, resets = inputs
     d_inner = filled(inner(d.weights), inner(weights))
     d_initial = filled(d.initial, inputs.initial)
@@ -118,7 +125,7 @@ def tangent(update: Update, keep: bool, inputs: Inputs, carries: Any, d: Inputs)
 
 
 def backward(
-    update: Update, keep: bool, inputs: Inputs, carries: Any, wanted: Inputs, g_last: Any, g_ys: Any
+    update: Update, keep: bool, inputs: Inputs, kept: Kept, wanted: Inputs, g_last: Any, g_ys: Any
 ) -> Inputs:
     """The transpose of `tangent`.
 
@@ -126,7 +133,7 @@ def backward(
       update: the recurrence.
       keep: whether `g_ys` is for whole carries or for h alone.
       inputs: those of `forward`.
-      carries: after each step, leaves (T, B, ...).
+      kept: by `forward`.
       wanted: like `inputs`; a part that is None gets no cotangent.
       g_last: cotangent of the last carry, leaves (B, ...).
       g_ys: cotangent of the stacked carries or h, leaves (T, B, ...).
@@ -135,6 +142,7 @@ def backward(
       The cotangents of `inputs`, None where none is wanted.
     """
     weights, x, _, _, valid, resets = inputs
+    carries = kept.carries
     batch = x.shape[1]
     w_x, w_h = (w.reshape(w.shape[0], -1) for w in (weights.w_x, weights.w_h))
     w_back = lax.optimization_barrier(w_h.T)  # laid out once, not read backwards at each step

@@ -5,6 +5,7 @@ z_t = x_t W + b,   u_t = h_{t-1} U,   carry_t = update(theta, carry_{t-1}, z_t, 
 and, if there is a projection P, carry_t's h is then h P.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,6 +39,28 @@ class Inputs(NamedTuple):
 
 
 Update = Callable[..., Any]  # (theta, carry, z, u) -> carry
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """An update that has a name, by which an implementation may have it built in."""
+
+    update: Update
+    name: str
+
+    @property
+    def __wrapped__(self) -> Update:  # whose signature `inspect` shows
+        return self.update
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.update(*arguments, **options)
+
+
+class Kept(NamedTuple):
+    """What a forward sweep keeps for its derivatives."""
+
+    carries: Any  # after each step, leaves (T, B, ...)
+    residual: Any  # whatever else its implementation's backward sweep reads, leaves (T, B, ...)
 
 
 def accumulator(dtype: Any) -> Any:

@@ -75,10 +75,9 @@ def test_a_named_implementation_must_serve_every_layer():
 
 def test_explain_answers_for_each_layer():
     deep = jl.stack(FIRST, delay())
-    assert jl.explain(deep, deep.init(KEY, XS[0]), XS) == {
-        "0: elman(5)": {"blocked": None, "reference": None},
-        "1: delay()": {"reference": None},
-    }
+    answers = jl.explain(deep, deep.init(KEY, XS[0]), XS)
+    assert list(answers["0: elman(5)"]) == ["native", "blocked", "reference"]
+    assert answers["1: delay()"] == {"reference": None}
 
 
 def test_a_stack_with_a_layer_in_it_is_a_layer():
