@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
-from jax import export
+from jax import export, lax
 
 Array: TypeAlias = jax.Array
 Params: TypeAlias = Any
@@ -174,6 +174,19 @@ def restart(resets: Array | None, initial: Carry, carry: Carry) -> Carry:
     is_leaf = lambda n: isinstance(n, Persistent)
     keep = lambda c, i: c if isinstance(c, Persistent) else i
     return select(resets, jax.tree.map(keep, carry, initial, is_leaf=is_leaf), carry)
+
+
+def vary_alike(tree: Any) -> Any:
+    """Under `shard_map`: lets every leaf vary over all the mesh axes that any leaf varies over.
+
+    A carry must keep its type through a scan; and the weights' gradients are then summed over
+    devices once, not at each step.
+    """
+    over = lambda leaf: jax.typeof(leaf).manual_axis_type.varying
+    axes = frozenset().union(*map(over, jax.tree.leaves(tree)))
+    more = lambda leaf: tuple(axes - over(leaf))
+    cast = lambda leaf: lax.pcast(leaf, more(leaf), to="varying") if more(leaf) else leaf
+    return jax.tree.map(cast, tree)
 
 
 def _typed(value: Any) -> Any:

@@ -9,7 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlstm.base import Array, Carry, Cell, Params, Persistent, is_symbolic, restart, select
+from jaxlstm.base import (
+    Array,
+    Carry,
+    Cell,
+    Params,
+    Persistent,
+    is_symbolic,
+    restart,
+    select,
+    vary_alike,
+)
 from jaxlstm.blocks import in_blocks
 from jaxlstm.checks import check, check_flags, check_lengths, check_size, check_xs
 
@@ -140,7 +150,7 @@ def _scan(cell, arguments, reverse, implementation, segment):
     if carry is None or resets is not None:
         initial = cell.initial_carry(params, first, key)
     carry = initial if carry is None else carry
-    params, xs, carry, initial, lengths, mask, resets = _vary_alike(
+    params, xs, carry, initial, lengths, mask, resets = vary_alike(
         (params, xs, carry, initial, lengths, mask, resets)
     )
     time = jax.tree.leaves(xs)[0].shape[0]
@@ -262,19 +272,6 @@ def valid_steps(xs: Any, lengths: Any, mask: Any) -> Any:
     lengths = None if lengths is None else jnp.asarray(lengths)
     _, valid, _ = _order(time, lengths, None if mask is None else jnp.asarray(mask), None, False)
     return select(valid, xs, jax.tree.map(jnp.zeros_like, xs))
-
-
-def _vary_alike(tree):
-    """Under `shard_map`: lets every leaf vary over all the mesh axes that any leaf varies over.
-
-    A carry must keep its type through a scan; and the weights' gradients are then summed over
-    devices once, not at each step.
-    """
-    over = lambda leaf: jax.typeof(leaf).manual_axis_type.varying
-    axes = frozenset().union(*map(over, jax.tree.leaves(tree)))
-    more = lambda leaf: tuple(axes - over(leaf))
-    cast = lambda leaf: lax.pcast(leaf, more(leaf), to="varying") if more(leaf) else leaf
-    return jax.tree.map(cast, tree)
 
 
 def _check_carry(cell, params, first, carry):

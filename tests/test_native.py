@@ -3,12 +3,15 @@
 Five to forty steps of sums of a few dozen products: 2e-5 of the largest value.
 """
 
+import functools
 import importlib.util
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
 from jaxlstm import gated
@@ -103,6 +106,32 @@ def test_transformations(name, transformation):
     )
     transform = TRANSFORMATIONS[transformation]
     close(*(transform(loss(name), params, xs) for name in ("native", "reference")))
+
+
+@installed
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("name", ["peephole", "gru"])
+def test_shard_map_over_several_devices(name, check_vma, monkeypatch):
+    if jax.local_device_count() < 2:
+        pytest.skip("needs two devices")
+    monkeypatch.setattr(jax, "device_count", jax.local_device_count)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    cell = CELLS[name]
+    p = problem(cell, 5, 4, 3)
+
+    def loss(implementation, *p):
+        last, ys = jl.scan(cell, *p, implementation=implementation)
+        return jnp.sin(ys).sum() + sum(jnp.cos(a).sum() for a in last)
+
+    split = jax.shard_map(
+        lambda *p: jax.lax.psum(loss("native", *p), "data"),
+        mesh=mesh,
+        in_specs=(P(), P(None, "data"), P("data")),
+        out_specs=P(),
+        check_vma=check_vma,
+    )
+    of = lambda loss: jax.jit(jax.grad(loss, (0, 1, 2)))(*p)
+    close(of(split), of(functools.partial(loss, "reference")))
 
 
 @installed

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlstm.base import is_symbolic
+from jaxlstm.base import is_symbolic, vary_alike
 from jaxlstm.kernels import blocked
-from jaxlstm.kernels.recurrence import Inputs, Kept, Known, Update, Weights
+from jaxlstm.kernels.recurrence import Inputs, Kept, Known, Update, Weights, with_derivative
 
 RESIDUAL = 0  # an array: the gates (T, B, 4, H), or none of them (0, B, 4, H)
 KEPT = 64 * 2**20  # bytes of gates, at most, that are kept
@@ -45,9 +45,9 @@ def supports(update: Update, inputs: Inputs) -> str | None:
 
 def _on_one_device(x):
     """Why not, where XLA would have to split a call of ours, or None."""
-    if isinstance(x, jax.ShapeDtypeStruct) or jax.device_count() == 1:
-        return None
-    if jax.typeof(x).manual_axis_type.varying:
+    mesh = jax.sharding.get_abstract_mesh()
+    by_hand = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
+    if by_hand or isinstance(x, jax.ShapeDtypeStruct) or jax.device_count() == 1:
         return None
     return "with several devices it is only for the inside of shard_map, as XLA can't split it"
 
@@ -73,12 +73,17 @@ def backward(
     update: Known, keep: bool, inputs: Inputs, kept: Kept, wanted: Inputs, g_last: Any, g_ys: Any
 ) -> Inputs:
     """As `jaxlstm.kernels.blocked.backward`."""
-    full = _backward(update, keep, inputs, kept, g_last, g_ys)
+
+    def again(inputs, kept, g_last, g_ys):
+        every, kept = inputs._replace(valid=None), kept._replace(residual=None)
+        return blocked.backward(update, keep, inputs, kept, every, g_last, g_ys)
+
+    fast = functools.partial(_backward, update, keep)
+    full = with_derivative(fast, again)(inputs, kept, g_last, g_ys)
     of = lambda w, g: None if w is None else g
     return jax.tree.map(of, wanted, full, is_leaf=lambda a: a is None)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _backward(update, keep, inputs, kept, g_last, g_ys):
     weights, x, carry, *_ = inputs
     x, w_x, w_h, b, *rest = _arrays(update, inputs)
@@ -102,16 +107,6 @@ def _backward(update, keep, inputs, kept, g_last, g_ys):
         g_rest = weights.theta._replace(peephole=None if not len(g_rest) else g_rest)
     g_weights = Weights(g_w_x, g_w_h, g_b, g_rest)
     return Inputs(g_weights, g_x, type(carry)(*g_carry), None, None, None)
-
-
-@_backward.defjvp
-def _backward_jvp(update, keep, primals, tangents):
-    def plain(inputs, kept, g_last, g_ys):
-        wanted = inputs._replace(valid=None)
-        kept = kept._replace(residual=None)
-        return blocked.backward(update, keep, inputs, kept, wanted, g_last, g_ys)
-
-    return _backward(update, keep, *primals), jax.jvp(plain, primals, tangents)[1]
 
 
 def _lstm(weights, carry):
@@ -140,4 +135,6 @@ def _call(name, shapes, *arrays):
     """One of the package's kernels; a mapped axis calls it once for each."""
     importlib.import_module(PACKAGE).register()
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.ffi.ffi_call(f"jaxlstm_{name}", results, vmap_method="sequential")(*arrays)
+    call = jax.ffi.ffi_call(f"jaxlstm_{name}", results, vmap_method="sequential")
+    arrays = vary_alike(arrays)  # under shard_map; the results forget over what they vary
+    return vary_alike((call(*arrays), arrays[0]))[0]
