@@ -11,9 +11,21 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import jaxlstm as jl
 from jaxlstm.interop.linen import RNN, RecurrentCell, from_variables, to_linen, to_variables
+from tests.interop.linen_inputs import (
+    KEY,
+    X64,
+    B,
+    D,
+    H,
+    T,
+    close,
+    drawn,
+    equal,
+    first,
+    inputs,
+    random,
+)
 
-T, B, D, H = 7, 3, 4, 5
-KEY = jax.random.key(0)
 CELLS = {
     "peephole": jl.lstm(H, peephole=True, projection=2),
     "stack": jl.stack(jl.lstm(H), jl.gru(3)),
@@ -21,39 +33,10 @@ CELLS = {
     "variational_dropout": jl.variational_dropout(jl.lstm(H), 0.4),
     "learned_start": jl.learned_start(jl.gru(H)),
 }
-X64 = dict(param_dtype=jnp.float64)
-
-
-def random(tree, seed=0):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), tree)
-
-
-def drawn(owner, x):
-    """What its init gives, with random numbers."""
-    return random(jax.eval_shape(owner.init, KEY, x))
-
-
-def close(actual, expected):
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-12)
-
-
-def equal(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def shapes(tree):
     return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
-
-
-def inputs(*space):
-    return random(np.zeros((B, T, *space, D)))
-
-
-def first(tree):
-    """Time first, and back."""
-    return jax.tree.map(lambda a: a.swapaxes(0, 1), tree)
 
 
 @pytest.mark.parametrize("name", CELLS)
