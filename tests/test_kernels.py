@@ -5,9 +5,9 @@ import pytest
 from jax import lax
 
 import jaxlstm as jl
-from jaxlstm import kernels
+from jaxlstm import gated, kernels
 from jaxlstm.blocks import in_blocks
-from jaxlstm.kernels import blocked
+from jaxlstm.kernels import blocked, residual
 from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
 from tests import papers
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-12  # float64, a sum over some hundred rows in another order
 @pytest.mark.parametrize("batch", [1, 3, 64, 100, 256, 1000])
 def test_a_block_is_about_rows_long_and_divides_the_time_if_a_near_length_does(batch):
     for time in (1, 2, 7, 12, 97, 120, 1024):
-        length = blocked.block_length(time, batch)
+        length = blocked.block_length(time, batch, blocked.ROWS)
         most = max(1, min(time, blocked.ROWS // batch))
         assert most / 2 <= length <= most
         near = [c for c in range(most // 2 + 1, most + 1) if time % c == 0]
@@ -74,13 +74,27 @@ def with_gradients(run, valid, resets):
     return jax.jit(derived)
 
 
-@pytest.mark.parametrize(
-    ("name", "time"),
-    [*(("elman", time) for time in (1, 4, 5, 7, 9, 13)), ("gru", 7), ("lstm", 9)],
-)
+def forget():
+    gated._traced_types.cache_clear()
+    jax.clear_caches()
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(residual, "FEW", 0)
+    forget()
+    yield
+    forget()
+
+
+BLOCKS = [*(("elman", time) for time in (1, 4, 5, 7, 9, 13)), ("gru", 7), ("lstm", 9)]
+
+
+@pytest.mark.parametrize(("name", "time"), BLOCKS)
 def test_blocks_give_the_values_and_gradients_of_the_plain_scan(name, time, monkeypatch):
     """Of 64 sequences: blocks of four steps or three, with remainders of none, one or three."""
     monkeypatch.setattr(blocked, "UNROLL", 4)
+    monkeypatch.setattr(blocked, "WIDTHS", 0)  # backward blocks as long as those forward
     cell, equations = {
         "elman": (jl.elman(2), papers.elman_tanh),
         "gru": (jl.gru(2), papers.gru),
@@ -97,6 +111,45 @@ def test_blocks_give_the_values_and_gradients_of_the_plain_scan(name, time, monk
     actual = with_gradients(fast(cell), valid, resets)(*primals)
     expected = with_gradients(with_flags(equations), valid, resets)(*primals)
     papers.close(actual, expected, TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "time"), BLOCKS[-4:])
+def test_so_they_do_with_nothing_kept(name, time, monkeypatch, nothing_kept):
+    test_blocks_give_the_values_and_gradients_of_the_plain_scan(name, time, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("cell", "parts"),
+    [
+        (jl.lstm(2), 1),
+        (jl.lstm(2, peephole=True, cell_clip=1.0), 1),
+        (jl.lstm(2, projection=1), 1),
+        (jl.elman(2), 1),
+        (jl.gru(2), 2),
+        (jl.lstm(2, layer_norm=True), 2),
+    ],
+    ids=str,
+)
+def test_the_sum_alone_is_kept_where_nothing_else_counts(cell, parts):
+    assert kept_by(cell, 5, 3).shape[:3] == (5, 3, parts)
+
+
+def kept_by(cell, time, batch, features=3):
+    xs = jax.ShapeDtypeStruct((time, batch, features), jnp.float32)
+    params = jax.eval_shape(cell.init, KEY, xs)
+    carry = jax.eval_shape(cell.initial_carry, params, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
+    split = lambda params, *rest: Inputs(cell.unroll.split(params), *rest, None, None, None)
+    run = lambda *p: blocked.forward(cell.unroll.update, True, split(*p))[1].residual
+    return jax.eval_shape(run, params, xs, carry)
+
+
+def test_much_is_kept_only_where_it_is_slow_to_compute_again():
+    """4 H floats a step: 8 MB and a little more, of few features and of many."""
+    few, more = 2**13, 2**13 + 1
+    assert kept_by(jl.lstm(64), few, 1).shape[0] == few
+    assert kept_by(jl.lstm(64), more, 1).shape[0] == 0
+    assert kept_by(jl.lstm(64), more, 1, features=704).shape[0] == more
+    assert kept_by(jl.lstm(64), 2**18 + 1, 1, features=704).shape[0] == 0
 
 
 def test_more_sequences_than_rows_of_a_block():

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
+from jaxlstm.kernels import residual
 from tests import papers
 
 TOLERANCE = 1e-10  # float64; second derivatives are sums of some hundred terms
@@ -125,6 +126,16 @@ def test_equals_the_plain_scan(name, transformation):
     cell, _ = CELLS[name]
     run = functools.partial(transformation, functools.partial(jl.scan, cell))
     papers.close(jax.jit(run)(primals(cell)), expected(name, ORACLES[transformation]), TOLERANCE)
+
+
+@pytest.mark.parametrize("transformation", [grad, hessian, reverse_over_reverse, mapped_weights])
+def test_equals_the_plain_scan_where_nothing_is_kept(transformation, monkeypatch):
+    monkeypatch.setattr(residual, "FEW", 0)
+    cell = jl.lstm(2, gate_clip=1e3)  # of no other test, so that nothing has been compiled of it
+    jax.clear_caches()
+    run = functools.partial(transformation, functools.partial(jl.scan, cell))
+    actual = jax.jit(run)(primals(cell))
+    papers.close(actual, expected("lstm", ORACLES[transformation]), TOLERANCE)
 
 
 def shapes_in(function, p):

@@ -184,7 +184,7 @@ def _recur(params, carry, z):
         i, f, g = activate(before, sigmoid, sigmoid, tanh)
         c = f * c + i * g
         o = sigmoid(a_o + p_o * c)
-    carry = cast(ConvLSTMCarry(c, o * jnp.tanh(c)), carry)
+    carry = cast(ConvLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h
 
 

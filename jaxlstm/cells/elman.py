@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
+from jaxlstm.gates import tanh
 from jaxlstm.initializers import gate_weights
 
 
@@ -51,7 +52,7 @@ def init_elman(key: Array, features: int, hidden: int, *, dtype: Any = jnp.float
 
 
 def _tanh_update(theta: tuple, carry: ElmanCarry, z: Array, u: Array) -> ElmanCarry:
-    return ElmanCarry(jnp.tanh(z + u))
+    return ElmanCarry(tanh(z + u))
 
 
 def _relu_update(theta: tuple, carry: ElmanCarry, z: Array, u: Array) -> ElmanCarry:

@@ -203,7 +203,7 @@ def _advance(a, c, norm):
     i, f, g, o = activate(a, sigmoid, sigmoid, tanh, sigmoid)
     c = f * c + i * g
     shown = c if norm is None else normalised(c) * norm.gain_c + norm.b_c
-    return c, o * jnp.tanh(shown)
+    return c, o * tanh(shown)
 
 
 @cell

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
+from jaxlstm.gates import tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.kernels.recurrence import project
 
@@ -55,7 +56,7 @@ def init_indrnn(
     return IndRNNParams(w_x, jax.random.uniform(of_h, (hidden,), dtype), jnp.zeros(hidden, dtype))
 
 
-_ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+_ACTIVATIONS = {"relu": jax.nn.relu, "tanh": tanh}
 
 
 def indrnn_step(

@@ -133,7 +133,7 @@ def lstm_update(
         c = clip(f * c + i * drop(g), cell_clip)
         o = sigmoid(clip(a_o + p_o * c, gate_clip))
     shown = c if theta.norm is None else normalised(c, -1) * norm.c + norm.b_c
-    return LSTMCarry(c, o * jnp.tanh(shown))
+    return LSTMCarry(c, o * tanh(shown))
 
 
 def lstm_step(

@@ -137,7 +137,7 @@ def mogrifier_lstm_step(
     a = project(x, w_x) + project(h, w_h) + b
     i, f, g, o = activate(a, sigmoid, sigmoid, tanh, sigmoid)
     c = f * carry.c + i * g
-    carry = cast(MogrifierLSTMCarry(c, o * jnp.tanh(c)), carry)
+    carry = cast(MogrifierLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h
 
 
@@ -146,7 +146,7 @@ def _gated(a, by, matrix):
     product = project(by, matrix.w)
     if matrix.up is not None:
         product = project(product.astype(by.dtype), matrix.up)
-    return ((1 + jnp.tanh(0.5 * product)) * a).astype(a.dtype)
+    return ((1 + tanh(0.5 * product)) * a).astype(a.dtype)
 
 
 def _check_rounds(rounds, rank):

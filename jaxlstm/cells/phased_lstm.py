@@ -175,7 +175,7 @@ def _recur(params, carry, inputs):
         check_shape(state, shape, f"carry.{name}", "as x and params.w_h have it")
     i, f, g, o = activate(z + project(carry.h, params.w_h), sigmoid, sigmoid, tanh, sigmoid)
     c = f * carry.c + i * g
-    h = o * jnp.tanh(c)
+    h = o * tanh(c)
     between = lambda new, old: k * new + (1 - k) * old
     carry = cast(PhasedLSTMCarry(between(c, carry.c), between(h, carry.h)), carry)
     return carry, carry.h

@@ -139,11 +139,11 @@ def _recur(params, carry, inputs):
     for name, state in carry._asdict().items():
         shape = (*z.shape[:-2], params.w_h.shape[0])
         check_shape(state, shape, f"carry.{name}", "as x and params.w_h have it")
-    short = jnp.tanh(project(carry.c, params.w_short) + params.b_short)
+    short = tanh(project(carry.c, params.w_short) + params.b_short)
     c = carry.c - (1 - discount) * short
     i, f, g, o = activate(z + project(carry.h, params.w_h), sigmoid, sigmoid, tanh, sigmoid)
     c = f * c + i * g
-    carry = cast(TimeAwareLSTMCarry(c, o * jnp.tanh(c)), carry)
+    carry = cast(TimeAwareLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h
 
 

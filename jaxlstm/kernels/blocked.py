@@ -1,9 +1,10 @@
 """The gated recurrence in plain JAX, by blocks of time whose products stay in cache.
 
-Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is
-about `ROWS` rows of (time, batch), over which the input product, the gates that are computed
-again for the gradient, and the weight gradients are one matrix product each; only the
-recurrent product is done step by step. Nothing but the carries is kept for the gradient.
+Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is some
+hundred rows of (time, batch), over which the input product, what is computed again for the
+gradient, and the weight gradients are one matrix product each; only the recurrent product is
+done step by step. The gradient needs the carries, and z and u where `jaxlstm.kernels.residual`
+has them kept.
 """
 
 import math
@@ -16,6 +17,7 @@ from jax import Array, lax
 
 from jaxlstm.base import is_symbolic, restart, select
 from jaxlstm.blocks import in_blocks
+from jaxlstm.kernels import residual
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -27,13 +29,14 @@ from jaxlstm.kernels.recurrence import (
     emit,
     inner,
     project,
+    with_derivative,
 )
 
-ROWS = 256  # of z = x W + b held at once; measured on CPUs with 1 to 2 MB of L2 cache
+ROWS = 256  # of a forward block, whose z = x W + b is to stay in 1 to 2 MB of L2 cache
+WIDTHS = 2**19  # of a backward block: rows times G H, but from ROWS to 4 ROWS rows
 UNROLL = 4  # steps of the forward loop; in the backward one it costs more than it saves
 
-
-RESIDUAL = None  # gates are computed again
+RESIDUAL = residual.LEAF
 
 
 def supports(update: Update, inputs: Inputs) -> str | None:
@@ -45,14 +48,19 @@ def supports(update: Update, inputs: Inputs) -> str | None:
     return None
 
 
-def block_length(time: int, batch: int) -> int:
-    """Steps to a block: about ROWS rows, and a divisor of `time` if one is near.
+def backward_rows(weights: Weights) -> int:
+    """Rows of a backward block: the more the fewer units, as it costs the same to begin one."""
+    return max(ROWS, min(4 * ROWS, WIDTHS // weights.b.size))
+
+
+def block_length(time: int, batch: int, rows: int) -> int:
+    """Steps to a block: about so many rows, and a divisor of `time` if one is near.
 
     All steps if a size is symbolic: then nobody knows how many blocks there are.
     """
     if is_symbolic(time) or is_symbolic(batch):
         return time
-    most = max(1, min(time, ROWS // max(batch, 1)))
+    most = max(1, min(time, rows // max(batch, 1)))
     divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
     return next(divisors, most)
 
@@ -60,6 +68,7 @@ def block_length(time: int, batch: int) -> int:
 def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     """The last carry, and h after every step, or with `keep` a `Kept`."""
     weights, x, carry, initial, valid, resets = inputs
+    emitted = residual.emitter(update, inputs) if keep else None
 
     def block(carry, _, s):
         x, valid, resets = s
@@ -67,24 +76,33 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
         def step(carry, s):
             z, valid, reset = s
             carry = restart(reset, initial, carry)
-            carry = advance(update, weights, carry, z, project(carry.h, weights.w_h), valid)
-            return carry, emit(carry, keep)
+            u = project(carry.h, weights.w_h)
+            z = z + weights.b  # here, where XLA makes one loop of it and the gates
+            carry = advance(update, weights, carry, z, u, valid)
+            return carry, (emit(carry, keep), emitted(z, u) if emitted else None)
 
-        z = project(x, weights.w_x) + weights.b
+        z = project(x, weights.w_x)
         unroll = 1 if is_symbolic(x.shape[0]) else UNROLL  # which lax.scan has not for symbols
         return lax.scan(step, carry, (z, valid, resets), unroll=unroll)
 
-    last, ys = in_blocks(block, carry, (x, valid, resets), block_length(*x.shape[:2]))
-    return last, Kept(ys, RESIDUAL) if keep else ys
+    length = block_length(x.shape[0], x.shape[1], ROWS)
+    last, (ys, kept) = in_blocks(block, carry, (x, valid, resets), length)
+    if not keep:
+        return last, ys
+    return last, Kept(ys, residual.nothing(inputs) if kept is None else kept)
 
 
-def gates_again(inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any, after: Any) -> Any:
-    """The carries that a block's steps saw, and their z and u, from the carries kept."""
+def steps_again(
+    inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any, after: Any, kept: Any = None
+) -> tuple[Any, Array, Array]:
+    """The carries that a block's steps saw, and their z and u, as kept or computed again."""
     edge = jax.tree.map(
         lambda c, cs: jnp.where(start == 0, c, cs[jnp.maximum(start - 1, 0)]), inputs.carry, carries
     )
     before = jax.tree.map(lambda e, a: jnp.concatenate([e[None], a[:-1]]), edge, after)
     before = restart(resets, inputs.initial, before)
+    if kept is not None:
+        return before, *residual.parts(kept)
     weights = inputs.weights
     return before, project(x, weights.w_x) + weights.b, project(before.h, weights.w_h)
 
@@ -99,7 +117,7 @@ def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -
 
     def block(d_carry, start, s):
         x, d_x, valid, resets, after = s
-        before, z, u = gates_again(inputs, carries, start, x, resets, after)
+        before, z, u = steps_again(inputs, carries, start, x, resets, after)
         parts = [
             d.weights.b,
             None if d_x is None else project(d_x, weights.w_x),
@@ -121,7 +139,8 @@ def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -
         return lax.scan(step, d_carry, (before, z, u, d_z, d_u, valid, resets))
 
     steps = (x, d.x, valid, resets, carries)
-    return in_blocks(block, filled(d.carry, inputs.carry), steps, block_length(*x.shape[:2]))
+    length = block_length(x.shape[0], x.shape[1], ROWS)
+    return in_blocks(block, filled(d.carry, inputs.carry), steps, length)
 
 
 def backward(
@@ -141,6 +160,19 @@ def backward(
     Returns:
       The cotangents of `inputs`, None where none is wanted.
     """
+
+    def again(inputs, kept, g_last, g_ys):
+        return _backward(update, keep, inputs, Kept(kept.carries, None), wanted, g_last, g_ys)
+
+    def faster(inputs, kept, g_last, g_ys):
+        return _backward(update, keep, inputs, kept, wanted, g_last, g_ys)
+
+    # What is kept is of no use to a derivative, to which it would be a constant.
+    run = with_derivative(faster, again) if residual.is_there(kept) else again
+    return run(inputs, kept, g_last, g_ys)
+
+
+def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     weights, x, _, _, valid, resets = inputs
     carries = kept.carries
     batch = x.shape[1]
@@ -167,8 +199,8 @@ def backward(
 
     def block(s, start, t):
         g, sums = s
-        x, valid, resets, after, g_ys = t
-        before, z, u = gates_again(inputs, carries, start, x, resets, after)
+        x, valid, resets, after, known, g_ys = t
+        before, z, u = steps_again(inputs, carries, start, x, resets, after, known)
         pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, z, u)
 
         def step(s, t):
@@ -202,8 +234,9 @@ def backward(
     summed = Inputs(wanted.weights, None, None, wanted.initial, None, None)
     zeros = jax.tree.map(lambda w: jnp.zeros(w.shape, accumulator(w.dtype)), summed)
     start = (g_last, zeros)
-    steps = (x, valid, resets, carries, g_ys)
-    (g, sums), g_x = in_blocks(block, start, steps, block_length(*x.shape[:2]), reverse=True)
+    steps = (x, valid, resets, carries, kept.residual, g_ys)
+    length = block_length(x.shape[0], x.shape[1], backward_rows(weights))
+    (g, sums), g_x = in_blocks(block, start, steps, length, reverse=True)
     full = sums._replace(x=g_x, carry=g)
     of = lambda w, g: None if w is None else g.astype(w.dtype)
     return jax.tree.map(of, wanted, full, is_leaf=lambda a: a is None)
