@@ -27,7 +27,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxlstm import kernels
-from jaxlstm.base import Array, Carry, Params
+from jaxlstm.base import Array, Carry, Params, is_symbolic
 from jaxlstm.checks import check, check_features, check_shape, describe
 from jaxlstm.kernels import blocked
 from jaxlstm.kernels.recurrence import (
@@ -188,6 +188,11 @@ def _tangents(tree, tangents):
 def _sweep_jvp(primals, tangents, *, tree, update, implementation, keep):
     (inputs,) = tree.unflatten(primals)
     static = {"update": update, "implementation": implementation}
+    time = inputs.x.shape[0]
+    if not is_symbolic(time) and time == 1 and not keep:  # best differentiated as it stands
+        plain = static | {"implementation": "blocked", "keep": False}
+        run = functools.partial(_run_sweep, tree=tree, **plain)
+        return _plain_jvp(run, primals, tangents)
     last, kept = _bind(sweep_p, inputs, keep=True, **static)
     d = _tangents(tree, tangents)
     d_out = jax.tree.leaves(_bind(tangent_p, inputs, kept, d, keep=keep, **static))
@@ -205,17 +210,20 @@ def _tangent_jvp(primals, tangents, *, tree, **static):
         _, _, d = tree.unflatten([None if z else t for z, t in zip(zero, tangents, strict=True)])
         leaves, tree = jax.tree.flatten((inputs, kept, d))
         return out, tangent_p.bind(*leaves, tree=tree, **static)
+    run = functools.partial(_run_tangent, tree=tree, **static)
+    return out, _plain_jvp(run, primals, tangents)[1]
 
-    def run(*moving):
+
+def _plain_jvp(run, primals, tangents):
+    """`jax.jvp`, of the arguments alone whose tangents are not symbolic zeros."""
+    zero = [type(t) is ad.Zero for t in tangents]
+
+    def of_moving(*moving):
         moving = iter(moving)
-        return _run_tangent(
-            *(p if z else next(moving) for p, z in zip(primals, zero, strict=True)),
-            tree=tree,
-            **static,
-        )
+        return run(*(p if z else next(moving) for p, z in zip(primals, zero, strict=True)))
 
     moving = [(p, t) for p, t, z in zip(primals, tangents, zero, strict=True) if not z]
-    return out, jax.jvp(run, *map(tuple, zip(*moving, strict=True)))[1]
+    return jax.jvp(of_moving, *map(tuple, zip(*moving, strict=True)))
 
 
 def _tangent_transpose(cotangents, *leaves, tree, update, implementation, keep):

@@ -61,6 +61,8 @@ struct Job {
 };
 
 struct alignas(64) Worker {
+  std::thread::native_handle_type thread{};
+  int avoided = -1;  // the processor that it may not run on
   std::atomic<const Job*> job{nullptr};
   std::mutex mutex;
   std::condition_variable wake;
@@ -77,6 +79,18 @@ struct alignas(64) Worker {
       job.store(nullptr, std::memory_order_relaxed);
       mine.unfinished->fetch_sub(1, std::memory_order_acq_rel);
     }
+  }
+
+  // A thread that wakes up on the processor of the one that woke it stays there for many
+  // milliseconds, while others are idle.
+  void keep_off([[maybe_unused]] int processor) noexcept {
+#if defined(__linux__)
+    cpu_set_t set;
+    if (processor == avoided || sched_getaffinity(0, sizeof(set), &set) != 0) return;
+    if (!CPU_ISSET(processor, &set) || CPU_COUNT(&set) < 2) return;
+    CPU_CLR(processor, &set);
+    if (pthread_setaffinity_np(thread, sizeof(set), &set) == 0) avoided = processor;
+#endif
   }
 
   void start(const Job& next) noexcept {
@@ -99,7 +113,9 @@ struct Pool {
         auto worker = std::make_unique<Worker>();
         workers.reserve(workers.size() + 1);
         int index = static_cast<int>(workers.size()) + 1;
-        std::thread([w = worker.get(), index] { w->work(index); }).detach();
+        std::thread thread([w = worker.get(), index] { w->work(index); });
+        worker->thread = thread.native_handle();
+        thread.detach();
         workers.push_back(std::move(worker));
       }
     } catch (const std::exception&) {  // no memory, or no more threads: fewer will do
@@ -152,6 +168,14 @@ int processors() noexcept {
   return count < 1 ? 1 : count > kMost ? kMost : count;
 }
 
+int this_processor() noexcept {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
 }  // namespace
 
 int threads_available() noexcept {
@@ -198,7 +222,12 @@ Team::~Team() {
 void Team::run(void (*body)(void*, int), void* context) noexcept {
   std::atomic<int> unfinished{size_ - 1};
   const Job job{body, context, &unfinished};
-  for (int i = 1; i < size_; ++i) static_cast<Pool*>(pool_)->workers[i - 1]->start(job);
+  const int here = this_processor();
+  for (int i = 1; i < size_; ++i) {
+    Worker& worker = *static_cast<Pool*>(pool_)->workers[i - 1];
+    if (here >= 0) worker.keep_off(here);
+    worker.start(job);
+  }
   body(context, 0);
   spin_until([&] { return unfinished.load(std::memory_order_acquire) == 0; });
 }
