@@ -121,6 +121,7 @@ from jaxlstm.losses.activation import (
     temporal_activation_regularization,
 )
 from jaxlstm.sequence import explain, scan
+from jaxlstm.streaming import streaming
 
 __version__ = "0.1.0"
 
@@ -263,6 +264,7 @@ __all__ = [
     "sru",
     "sru_step",
     "stack",
+    "streaming",
     "temporal_activation_regularization",
     "time_aware_lstm",
     "time_aware_lstm_step",

@@ -28,6 +28,7 @@ FLOORS = {
     "jaxlstm.kernels": ([*CORE, "jaxlstm.kernels"], ["jax"]),
     "jaxlstm.gated": ([*CORE, "jaxlstm.kernels"], ["jax"]),
     "jaxlstm.sequence": (CORE, ["jax"]),
+    "jaxlstm.streaming": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.hoisted": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.linear_recurrence": (CORE, ["jax"]),
     "jaxlstm.cells": (

@@ -70,7 +70,8 @@ def learned_start(bare: Cell, *, axes: int = 1) -> Cell:
 
     def initial_carry(params, x, key=None):
         like = jax.eval_shape(lambda p: bare.initial_carry(p, x), params.cell)
-        spread = lambda a, s: jnp.broadcast_to(a, s.shape).astype(s.dtype)
+        # Copied: a carry may be written over, as `streaming` does, and the params may not.
+        spread = lambda a, s: jnp.array(jnp.broadcast_to(a, s.shape), s.dtype)
         return jax.tree.map(spread, params.start, like)
 
     def step(params, carry, x):
