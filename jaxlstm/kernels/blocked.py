@@ -18,6 +18,7 @@ from jax import Array, lax
 from jaxlstm.base import is_symbolic, restart, select
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import residual
+from jaxlstm.kernels.ragged import in_ragged_blocks
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -70,12 +71,13 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     weights, x, carry, initial, valid, resets = inputs
     emitted = residual.emitter(update, inputs) if keep else None
 
-    def block(carry, _, s):
+    def block(state, _, s, of_rows):
         x, valid, resets = s
+        first = of_rows(initial)
 
         def step(carry, s):
             z, valid, reset = s
-            carry = restart(reset, initial, carry)
+            carry = restart(reset, first, carry)
             u = project(carry.h, weights.w_h)
             z = z + weights.b  # here, where XLA makes one loop of it and the gates
             carry = advance(update, weights, carry, z, u, valid)
@@ -83,24 +85,29 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
 
         z = project(x, weights.w_x)
         unroll = 1 if is_symbolic(x.shape[0]) else UNROLL  # which lax.scan has not for symbols
-        return lax.scan(step, carry, (z, valid, resets), unroll=unroll)
+        carry, ys = lax.scan(step, state[0], (z, valid, resets), unroll=unroll)
+        return (carry, None), ys
 
     length = block_length(x.shape[0], x.shape[1], ROWS)
-    last, (ys, kept) = in_blocks(block, carry, (x, valid, resets), length)
+    steps = (x, valid, resets)
+    (last, _), (ys, kept) = in_ragged_blocks(block, carry, None, steps, valid, length)
     if not keep:
         return last, ys
     return last, Kept(ys, residual.nothing(inputs) if kept is None else kept)
 
 
+def edge(inputs: Inputs, carries: Any, start: Any) -> Any:
+    """The carry before the step `start`, of the carries after each."""
+    before = lambda c, cs: jnp.where(start == 0, c, cs[jnp.maximum(start - 1, 0)])
+    return jax.tree.map(before, inputs.carry, carries)
+
+
 def steps_again(
-    inputs: Inputs, carries: Any, start: Any, x: Array, resets: Any, after: Any, kept: Any = None
+    inputs: Inputs, edge: Any, initial: Any, x: Array, resets: Any, after: Any, kept: Any = None
 ) -> tuple[Any, Array, Array]:
     """The carries that a block's steps saw, and their z and u, as kept or computed again."""
-    edge = jax.tree.map(
-        lambda c, cs: jnp.where(start == 0, c, cs[jnp.maximum(start - 1, 0)]), inputs.carry, carries
-    )
     before = jax.tree.map(lambda e, a: jnp.concatenate([e[None], a[:-1]]), edge, after)
-    before = restart(resets, inputs.initial, before)
+    before = restart(resets, initial, before)
     if kept is not None:
         return before, *residual.parts(kept)
     weights = inputs.weights
@@ -117,7 +124,8 @@ def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -
 
     def block(d_carry, start, s):
         x, d_x, valid, resets, after = s
-        before, z, u = steps_again(inputs, carries, start, x, resets, after)
+        begin = edge(inputs, carries, start)
+        before, z, u = steps_again(inputs, begin, inputs.initial, x, resets, after)
         parts = [
             d.weights.b,
             None if d_x is None else project(d_x, weights.w_x),
@@ -175,7 +183,6 @@ def backward(
 def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     weights, x, _, _, valid, resets = inputs
     carries = kept.carries
-    batch = x.shape[1]
     w_x, w_h = (w.reshape(w.shape[0], -1) for w in (weights.w_x, weights.w_h))
     w_back = lax.optimization_barrier(w_h.T)  # laid out once, not read backwards at each step
     of_inner = inner(weights)
@@ -197,10 +204,11 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             g_before = jax.tree.map(jnp.add, g_before, select(valid, zeros_like(g), g))
         return g_before, g_z, g_u
 
-    def block(s, start, t):
-        g, sums = s
+    def block(state, start, t, of_rows):
+        (g, g_initial), sums = state
         x, valid, resets, after, known, g_ys = t
-        before, z, u = steps_again(inputs, carries, start, x, resets, after, known)
+        begin, first = of_rows((edge(inputs, carries, start), inputs.initial))
+        before, z, u = steps_again(inputs, begin, first, x, resets, after, known)
         pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, z, u)
 
         def step(s, t):
@@ -208,7 +216,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
             g_before, g_z, g_u = through(g, valid, pull)
-            of_h = (g_u.reshape(batch, w_h.shape[1]) @ w_back).astype(g_before.h.dtype)
+            of_h = (g_u.reshape(g_u.shape[0], w_h.shape[1]) @ w_back).astype(g_before.h.dtype)
             g_before = g_before._replace(h=g_before.h + of_h)
             if reset is not None:
                 g_initial = added(g_initial, lambda: select(reset, g_before, zeros_like(g_before)))
@@ -217,7 +225,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             return (g_before, g_initial), (g_z, apart, g if wanted_inner else None)
 
         (g, g_initial), (g_z, g_u, totals) = lax.scan(
-            step, (g, sums.initial), (pulls, valid, resets, g_ys), reverse=True
+            step, (g, g_initial), (pulls, valid, resets, g_ys), reverse=True
         )
         g_u = g_z if g_u is None else g_u
         products = Weights(
@@ -226,18 +234,19 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
         steps = lambda w: advance(update, w, before, z, u, valid)
         g_inner = jax.vjp(steps, of_inner)[1](totals)[0] if wanted_inner else of_inner
         new = products._replace(theta=lambda: g_inner.theta, projection=lambda: g_inner.projection)
-        sums = sums._replace(weights=Weights(*map(added, sums.weights, new)), initial=g_initial)
-        flat = g_z.reshape(x.shape[0] * batch, w_x.shape[1])
+        sums = Weights(*map(added, sums, new))
+        flat = g_z.reshape(x.shape[0] * x.shape[1], w_x.shape[1])
         g_x = None if wanted.x is None else (flat @ w_x.T).astype(x.dtype).reshape(x.shape)
-        return (g, sums), g_x
+        return ((g, g_initial), sums), g_x
 
-    summed = Inputs(wanted.weights, None, None, wanted.initial, None, None)
-    zeros = jax.tree.map(lambda w: jnp.zeros(w.shape, accumulator(w.dtype)), summed)
-    start = (g_last, zeros)
+    zeros = lambda tree: jax.tree.map(lambda w: jnp.zeros(w.shape, accumulator(w.dtype)), tree)
+    state = (g_last, zeros(wanted.initial)), zeros(wanted.weights)
     steps = (x, valid, resets, carries, kept.residual, g_ys)
     length = block_length(x.shape[0], x.shape[1], backward_rows(weights))
-    (g, sums), g_x = in_blocks(block, start, steps, length, reverse=True)
-    full = sums._replace(x=g_x, carry=g)
+    ((g, g_initial), sums), g_x = in_ragged_blocks(
+        block, *state, steps, valid, length, reverse=True
+    )
+    full = Inputs(sums, g_x, g, g_initial, None, None)
     of = lambda w, g: None if w is None else g.astype(w.dtype)
     return jax.tree.map(of, wanted, full, is_leaf=lambda a: a is None)
 

@@ -1,0 +1,139 @@
+"""Ragged batches whose blocks leave sequences out: the same numbers, and less work."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlstm as jl
+from jaxlstm import gated
+from jaxlstm.kernels import blocked, ragged
+from tests import papers
+
+KEY = jax.random.key(0)
+TIME, BATCH = 21, 9
+CELLS = {
+    "peephole": jl.lstm(4, peephole=True),
+    "projection": jl.lstm(4, projection=3),
+    "gru": jl.gru(4),
+}
+LENGTHS = {
+    "long and short": [21, 1, 0, 13, 5, 2, 8, 3, 1],
+    "all whole": [21] * 9,
+    "all empty": [0] * 9,
+    "one": [0] * 8 + [21],
+}
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_two_steps_on_one_device(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(blocked, "ROWS", 2 * BATCH)
+    monkeypatch.setattr(blocked, "WIDTHS", 0)
+    gated._traced_types.cache_clear()
+    jax.clear_caches()
+    yield
+    gated._traced_types.cache_clear()
+    jax.clear_caches()
+
+
+def problem(cell, batch=(BATCH,)):
+    keys = jax.random.split(KEY, 3)
+    xs = jax.random.normal(keys[0], (TIME, *batch, 3), jnp.float64)
+    params = papers.away_from_zero(keys[1], cell.init(KEY, xs[0]))
+    return params, xs, papers.away_from_zero(keys[2], cell.initial_carry(params, xs[0]))
+
+
+def loss(cell, options, implementation, params, xs, carry):
+    last, ys = jl.scan(cell, params, xs, carry, implementation=implementation, **options)
+    return jnp.sin(ys).sum() + sum(jnp.cos(a).sum() for a in last), (last, ys)
+
+
+def same(cell, options, transform=lambda f: jax.value_and_grad(f, (0, 1, 2), has_aux=True)):
+    of = lambda name: jax.jit(transform(functools.partial(loss, cell, options, name)))
+    p = problem(cell)
+    papers.close(of("blocked")(*p), of("reference")(*p), 1e-12)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("name", CELLS)
+def test_values_and_gradients(name, lengths):
+    same(CELLS[name], {"lengths": jnp.array(LENGTHS[lengths])})
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_masks_with_holes_resets_and_reversal(reverse):
+    keys = jax.random.split(KEY, 2)
+    flags = [jax.random.bernoulli(key, 0.4, (TIME, BATCH)) for key in keys]
+    options = dict(mask=flags[0], resets=flags[1], lengths=jnp.array(LENGTHS["long and short"]))
+    same(CELLS["gru"], options | {"reverse": reverse})
+
+
+def mapped_weights(f):
+    twice = lambda params: jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), params)
+    mapped = jax.vmap(jax.value_and_grad(f, (0, 1), has_aux=True), (0, None, None))
+    return lambda params, *rest: mapped(twice(params), *rest)
+
+
+def second_order(f):
+    gradients = jax.grad(f, (0, 1, 2), has_aux=True)
+    return jax.grad(lambda *p: sum(jnp.sin(g).sum() for g in jax.tree.leaves(gradients(*p)[0])))
+
+
+def forward_mode(f):
+    return lambda *p: jax.jvp(lambda *p: f(*p)[0], p, p)
+
+
+@pytest.mark.parametrize("transform", [mapped_weights, second_order, forward_mode])
+def test_transformations(transform):
+    same(CELLS["peephole"], {"lengths": jnp.array(LENGTHS["long and short"])}, transform)
+
+
+def test_single_sequences_under_vmap():
+    cell, lengths = CELLS["peephole"], jnp.array(LENGTHS["long and short"])
+    params, xs, _ = problem(cell)
+
+    def mapped(params, xs):
+        one = lambda xs, length: jl.scan(cell, params, xs, lengths=length)[1]
+        return jnp.sin(jax.vmap(one, (1, 0), 1)(xs, lengths)).sum()
+
+    def plain(params, xs):
+        return jnp.sin(
+            jl.scan(cell, params, xs, lengths=lengths, implementation="reference")[1]
+        ).sum()
+
+    of = lambda f: jax.jit(jax.value_and_grad(f, (0, 1)))(params, xs)
+    papers.close(of(mapped), of(plain), 1e-12)
+
+
+def test_blocks_take_no_more_sequences_than_they_need():
+    """Nine: programs of two, four, six and all."""
+    seen = []
+
+    def block(state, start, s, of_rows):
+        (count,) = of_rows((jnp.arange(BATCH),))
+        jax.debug.callback(lambda start, rows: seen.append((int(start), len(rows))), start, count)
+        return state, s
+
+    valid = jnp.arange(8)[:, None] < jnp.array([0, 1, 2, 2, 8, 3, 2, 6, 4])
+    run = lambda reverse: jax.block_until_ready(
+        ragged.in_ragged_blocks(block, (), None, (valid,), valid, 2, reverse)
+    )
+    run(False)
+    jax.effects_barrier()
+    assert seen == [(0, BATCH), (2, 4), (4, 2), (6, 2)]
+    run(True)
+    jax.effects_barrier()
+    assert seen[4:] == seen[3::-1]
+
+
+@pytest.mark.parametrize(
+    ("batch", "time", "devices"), [(7, 8, 1), (9, 7, 1), (9, 8, 2)], ids=["few", "short", "split"]
+)
+def test_small_batches_and_split_ones_are_taken_whole(batch, time, devices, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    block = lambda state, start, s, of_rows: (state, s)
+    run = lambda valid: ragged.in_ragged_blocks(block, (), None, (valid,), valid, 2)
+    jaxpr = str(jax.make_jaxpr(run)(jnp.ones((time, batch), bool)))
+    assert "cond" not in jaxpr
