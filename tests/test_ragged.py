@@ -108,7 +108,7 @@ def test_single_sequences_under_vmap():
 
 
 def test_blocks_take_no_more_sequences_than_they_need():
-    """Nine: programs of two, four, six and all."""
+    """Nine: programs of two, four and all."""
     seen = []
 
     def block(state, start, s, of_rows):

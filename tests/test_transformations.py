@@ -11,7 +11,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
-from jaxlstm.kernels import residual
+from jaxlstm import gated
+from jaxlstm.kernels import blocked, residual
 from tests import papers
 
 TOLERANCE = 1e-10  # float64; second derivatives are sums of some hundred terms
@@ -171,6 +172,20 @@ def of_shards(run, mesh, check_vma):
     """The loss of a batch that is split over devices."""
     total = lambda *p: jax.lax.psum(loss(run, *p), "data")
     return jax.shard_map(total, mesh=mesh, in_specs=DATA, out_specs=P(), check_vma=check_vma)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("transformation", [grad, hessian])
+def test_shard_map_of_several_blocks(transformation, check_vma, mesh, monkeypatch):
+    monkeypatch.setattr(blocked, "ROWS", 2)
+    monkeypatch.setattr(blocked, "WIDTHS", 0)
+    gated._traced_types.cache_clear()
+    jax.clear_caches()
+    cell, _ = CELLS["lstm peephole"]
+    whole = {"mesh": mesh, "in_specs": DATA, "out_specs": (P("data"), P(None, "data"))}
+    run = jax.shard_map(functools.partial(jl.scan, cell), **whole, check_vma=check_vma)
+    actual = jax.jit(functools.partial(transformation, run))(primals(cell, batch=4))
+    papers.close(actual, expected("lstm peephole", transformation, batch=4), TOLERANCE)
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlstm.base import is_symbolic, restart, select
+from jaxlstm.base import is_symbolic, restart, select, vary_alike
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import residual
 from jaxlstm.kernels.ragged import in_ragged_blocks
@@ -148,7 +148,8 @@ def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -
 
     steps = (x, d.x, valid, resets, carries)
     length = block_length(x.shape[0], x.shape[1], ROWS)
-    return in_blocks(block, filled(d.carry, inputs.carry), steps, length)
+    d_carry, _ = vary_alike((filled(d.carry, inputs.carry), x))
+    return in_blocks(block, d_carry, steps, length)
 
 
 def backward(
@@ -241,6 +242,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
 
     zeros = lambda tree: jax.tree.map(lambda w: jnp.zeros(w.shape, accumulator(w.dtype)), tree)
     state = (g_last, zeros(wanted.initial)), zeros(wanted.weights)
+    state, _ = vary_alike((state, x))
     steps = (x, valid, resets, carries, kept.residual, g_ys)
     length = block_length(x.shape[0], x.shape[1], backward_rows(weights))
     ((g, g_initial), sums), g_x = in_ragged_blocks(

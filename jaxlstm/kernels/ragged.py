@@ -16,7 +16,7 @@ from jax import Array, lax
 from jaxlstm.base import is_symbolic
 from jaxlstm.blocks import in_blocks
 
-SHARES = (1 / 4, 1 / 2, 3 / 4)  # of the batch, for which there are programs beside that for all
+SHARES = (1 / 4, 1 / 2)  # of the batch, for which there are programs beside that for all
 LEAST = 8  # sequences in a batch, and
 BLOCKS = 4  # blocks, that are worth it: each program has to be compiled
 
