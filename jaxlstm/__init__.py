@@ -93,6 +93,7 @@ from jaxlstm.cells.time_aware_lstm import (
 )
 from jaxlstm.combine.backward import backward
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
+from jaxlstm.combine.data_parallel import data_parallel
 from jaxlstm.combine.noise import (
     DropoutCarry,
     DropoutMasks,
@@ -196,6 +197,7 @@ __all__ = [
     "cell",
     "convlstm",
     "convlstm_step",
+    "data_parallel",
     "elman",
     "elman_step",
     "expected_zoneout",

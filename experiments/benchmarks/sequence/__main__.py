@@ -4,12 +4,13 @@
         [--contenders jaxlstm linen torch] [--rounds 25] [--json FILE] [--plot FILE]
 
 Every contender is a process of its own that lives through all cases and has its turn in every
-round, in an order that is drawn anew; a turn is one call, or as many as fill 2 ms. What is shown
-is the median over the rounds, after two that do not count. All are float32, with the weights of
+round, in an order that is drawn anew; a turn is one call, or as many as fill 2 ms, right after
+30 ms of others that are not timed, as in a loop that trains. What is shown is the median over the
+rounds, after two that do not count. All are float32, with the weights of
 one set of our params, and are timed only if their outputs, or loss and gradients to params and
 inputs, are those of the first. The loss is the sum of squares of the outputs. Ours are named
 `jaxlstm:IMPLEMENTATION`, those that `jaxlstm.explain` lists; with `:vmap` it runs single sequences
-under `jax.vmap`, with `:devices` the batch split over one virtual CPU device a core.
+under `jax.vmap`, with `:devices` under `jaxlstm.data_parallel`, one virtual CPU device a core.
 
 The fraction of the product peak counts the matrix products alone, 2 T B G H (D + H) forward for G
 gates, and three times that forward + gradient. Peak memory is the highest resident set during

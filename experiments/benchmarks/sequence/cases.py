@@ -1,5 +1,6 @@
 """What is measured: rows of cases, their weights and inputs, and the operations they need."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,18 +98,19 @@ def select(
     return cases
 
 
-def layer_of(case: Case) -> Any:
+def layer_of(case: Case, around: Callable[[Any], Any] = lambda cell: cell) -> Any:
+    """The layer of ours that a case is about, with something around its cells."""
     import jaxlstm as jl
 
     hidden = case.shape[3]
-    if case.row == "gru":
-        return jl.gru(hidden)
     if case.row == "bidirectional":
-        return jl.bidirectional(jl.lstm(hidden), jl.lstm(hidden))
+        return jl.bidirectional(around(jl.lstm(hidden)), around(jl.lstm(hidden)))
+    if case.row == "gru":
+        return around(jl.gru(hidden))
     if case.row == "layers":
-        return jl.stack(*[jl.lstm(hidden)] * LAYERS)
+        return around(jl.stack(*[jl.lstm(hidden)] * LAYERS))
     options = {case.row: True} if case.row in ("peephole", "layer_norm") else {}
-    return jl.lstm(hidden, **options)
+    return around(jl.lstm(hidden, **options))
 
 
 def inputs(case: Case) -> Given:

@@ -55,7 +55,8 @@ def explained(case: Case) -> dict[str, str | None]:
 def ours(case: Case, quick: bool = False) -> dict[str, str | None]:
     """Our contenders at a case, the default implementation first, to the reason why not."""
     if case.row == "step":
-        return {f"{OURS}:step": None, f"{OURS}:step:donated": None}
+        steps = {f"{OURS}:step": None, f"{OURS}:step:donated": None}
+        return steps | {f"{OURS}:stream:{name}": why for name, why in explained(case).items()}
     found: dict[str, str | None] = {}
     for name, reason in explained(case).items():
         if quick and name == "reference":

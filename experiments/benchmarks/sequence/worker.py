@@ -21,6 +21,7 @@ from experiments.benchmarks.sequence import limit
 from experiments.benchmarks.sequence.cases import COMPILE, Case, inputs
 from experiments.benchmarks.sequence.contenders import module_and_variant
 
+WARM = 0.03  # seconds of calls before those that are timed: threads find their processors again
 LEAST = 2e-3  # seconds: a turn of a call that is shorter has as many as fill them
 
 
@@ -74,11 +75,12 @@ class Worker:
         return {"compile_seconds": program.compile_seconds, "peak_mib": peak, "calls": self.calls}
 
     def turn(self) -> dict[str, Any]:
-        """The seconds of a call; of one of several, where one is short, after one not timed."""
+        """The seconds of a call, or of one of several if it is short, after some not timed."""
         if self.compiling:
             return {"seconds": self.program.compile()}
         call = self.program.call
-        if self.calls > 1:
+        began = time.perf_counter()
+        while time.perf_counter() - began < WARM:
             call()
         began = time.perf_counter()
         for _ in range(self.calls):
