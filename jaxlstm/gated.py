@@ -155,24 +155,30 @@ def _run_tangent(*leaves, tree, update, implementation, keep):
     return jax.tree.leaves(blocked.tangent(update, keep, *tree.unflatten(leaves)))
 
 
-def _primitive(name, run):
+def _primitive(name, run, types):
     primitive = Primitive(name)
     primitive.multiple_results = True
     primitive.def_impl(lambda *leaves, **static: run(*leaves, **static))
-    primitive.def_abstract_eval(functools.partial(_abstract, run))
+    primitive.def_abstract_eval(types)
     mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, run)
     return primitive
 
 
-def _abstract(run, *avals, **static):
+def _sweep_types(*avals, **static):
     # The plain sweep is traced for its types, which carry more than shapes (shardings, ...).
-    return _traced_types(run, avals, tuple(static.items()))
+    return _traced_types(avals, tuple(static.items()))
 
 
 @functools.lru_cache(maxsize=256)
-def _traced_types(run, avals, static):
-    return jax.make_jaxpr(functools.partial(run, **dict(static)))(*avals).out_avals
+def _traced_types(avals, static):
+    return jax.make_jaxpr(functools.partial(_run_sweep, **dict(static)))(*avals).out_avals
+
+
+def _tangent_types(*avals, tree, keep, **static):
+    inputs, kept, _ = tree.unflatten(avals)
+    out = jax.tree.leaves((inputs.carry, emit(kept.carries, keep)))
+    return [a.to_tangent_aval() for a in out]
 
 
 def _tangents(tree, tangents):
@@ -279,8 +285,8 @@ def _batch(primitive, run, args, dims, *, tree, **static):
     return list(map(unfold, outs, axes)), axes
 
 
-sweep_p = _primitive("gated_sweep", _run_sweep)
+sweep_p = _primitive("gated_sweep", _run_sweep, _sweep_types)
 ad.primitive_jvps[sweep_p] = _sweep_jvp
-tangent_p = _primitive("gated_tangent", _run_tangent)
+tangent_p = _primitive("gated_tangent", _run_tangent, _tangent_types)
 ad.primitive_jvps[tangent_p] = _tangent_jvp
 ad.primitive_transposes[tangent_p] = _tangent_transpose

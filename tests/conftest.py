@@ -12,11 +12,8 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import jax  # noqa: E402  once XLA has its flags
 
-from jaxlstm.kernels import blocked  # noqa: E402
-
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 2)
-blocked.UNROLL = 1  # copies of a step to compile; tests/test_kernels.py has four, as users do
 
 MAPS = Path("/proc/self/maps")  # where there is none, there is no limit to run into
 MOST = 36_000  # Linux gives a process 65,530; each compiled program takes a few

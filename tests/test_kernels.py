@@ -93,7 +93,6 @@ BLOCKS = [*(("elman", time) for time in (1, 4, 5, 7, 9, 13)), ("gru", 7), ("lstm
 @pytest.mark.parametrize(("name", "time"), BLOCKS)
 def test_blocks_give_the_values_and_gradients_of_the_plain_scan(name, time, monkeypatch):
     """Of 64 sequences: blocks of four steps or three, with remainders of none, one or three."""
-    monkeypatch.setattr(blocked, "UNROLL", 4)
     monkeypatch.setattr(blocked, "WIDTHS", 0)  # backward blocks as long as those forward
     cell, equations = {
         "elman": (jl.elman(2), papers.elman_tanh),

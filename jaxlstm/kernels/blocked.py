@@ -34,8 +34,8 @@ from jaxlstm.kernels.recurrence import (
 )
 
 ROWS = 256  # of a forward block, whose z = x W + b is to stay in 1 to 2 MB of L2 cache
+UNROLL = 2  # steps of the forward loop
 WIDTHS = 2**19  # of a backward block: rows times G H, but from ROWS to 4 ROWS rows
-UNROLL = 4  # steps of the forward loop; in the backward one it costs more than it saves
 
 RESIDUAL = residual.LEAF
 
