@@ -17,7 +17,7 @@ MODULES = {
 }
 CORE = ["jaxlstm.base", "jaxlstm.checks", "jaxlstm.blocks"]
 MATHS = [*CORE, "jaxlstm.gates", "jaxlstm.initializers"]
-SEQUENCE = [*MATHS, "jaxlstm.kernels", "jaxlstm.gated", "jaxlstm.sequence"]
+SEQUENCE = [*MATHS, "jaxlstm.kernels", "jaxlstm.sweep", "jaxlstm.gated", "jaxlstm.sequence"]
 # What each module may import of this package (and what is in it), and from elsewhere.
 FLOORS = {
     "jaxlstm.base": ([], ["jax"]),
@@ -26,7 +26,8 @@ FLOORS = {
     "jaxlstm.gates": (CORE, ["jax", "numpy"]),
     "jaxlstm.initializers": (CORE, ["jax"]),
     "jaxlstm.kernels": ([*CORE, "jaxlstm.kernels"], ["jax"]),
-    "jaxlstm.gated": ([*CORE, "jaxlstm.kernels"], ["jax"]),
+    "jaxlstm.sweep": ([*CORE, "jaxlstm.kernels"], ["jax"]),
+    "jaxlstm.gated": ([*CORE, "jaxlstm.kernels", "jaxlstm.sweep"], ["jax"]),
     "jaxlstm.sequence": (CORE, ["jax"]),
     "jaxlstm.streaming": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.hoisted": ([*CORE, "jaxlstm.sequence"], ["jax"]),

@@ -5,7 +5,7 @@ import pytest
 from jax import lax
 
 import jaxlstm as jl
-from jaxlstm import gated, kernels
+from jaxlstm import kernels, sweep
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import blocked, residual
 from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
@@ -75,7 +75,7 @@ def with_gradients(run, valid, resets):
 
 
 def forget():
-    gated._traced_types.cache_clear()
+    sweep._traced_types.cache_clear()
     jax.clear_caches()
 
 

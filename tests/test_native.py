@@ -14,7 +14,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
-from jaxlstm import gated
+from jaxlstm import sweep
 from jaxlstm.kernels import native
 
 KEY = jax.random.key(0)
@@ -60,7 +60,7 @@ def test_values_and_gradients(name, ragged, used, kept, monkeypatch):
     monkeypatch.setattr(native, "KEPT", kept)
     cell = CELLS[name]
     jax.clear_caches()  # which know nothing of KEPT
-    gated._traced_types.cache_clear()
+    sweep._traced_types.cache_clear()
     params, xs, carry = problem(cell, 40, 20, 11)
     lengths = jnp.arange(20) * 2 if ragged else None
 

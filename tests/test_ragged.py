@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm as jl
-from jaxlstm import gated
+from jaxlstm import sweep
 from jaxlstm.kernels import blocked, ragged
 from tests import papers
 
@@ -31,10 +31,10 @@ def blocks_of_two_steps_on_one_device(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(blocked, "ROWS", 2 * BATCH)
     monkeypatch.setattr(blocked, "WIDTHS", 0)
-    gated._traced_types.cache_clear()
+    sweep._traced_types.cache_clear()
     jax.clear_caches()
     yield
-    gated._traced_types.cache_clear()
+    sweep._traced_types.cache_clear()
     jax.clear_caches()
 
 

@@ -1,6 +1,8 @@
 """Every transformation of every gated cell against the plain scan of the paper's equations."""
 
+import collections
 import functools
+import re
 from typing import NamedTuple
 
 import jax
@@ -11,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
-from jaxlstm import gated
+from jaxlstm import sweep
 from jaxlstm.kernels import blocked, residual
 from tests import papers
 
@@ -154,6 +156,24 @@ def test_mapped_gradient_holds_no_weight_gradient_per_example():
     assert shapes_in(per_example, p)
 
 
+def operations(function, *p):
+    """How many of each operation there are in a compiled program."""
+    text = jax.jit(function).lower(*p).compile().as_text()
+    return collections.Counter(re.findall(r" = \S+ ([a-z-]+)\(", text))
+
+
+@pytest.mark.parametrize("name", ["lstm peephole", "gru"])
+def test_single_sequences_under_vmap_are_the_program_of_a_batch(name):
+    cell, _ = CELLS[name]
+    p = primals(cell, time=11, batch=3)
+    gradients = lambda run: lambda *p: jax.grad(lambda *p: run(*p).sum(), (0, 1, 2))(*p)
+    whole = lambda params, xs, carry: jl.scan(cell, params, xs, carry)[1]
+    each = jax.vmap(whole, (None, 1, 0), 1)
+    expected = operations(gradients(whole), *p)
+    assert expected["dot"] + expected["fusion"] > 5
+    assert operations(gradients(each), *p) == expected
+
+
 @pytest.fixture
 def mesh():
     return two_devices(AxisType.Auto)
@@ -179,7 +199,7 @@ def of_shards(run, mesh, check_vma):
 def test_shard_map_of_several_blocks(transformation, check_vma, mesh, monkeypatch):
     monkeypatch.setattr(blocked, "ROWS", 2)
     monkeypatch.setattr(blocked, "WIDTHS", 0)
-    gated._traced_types.cache_clear()
+    sweep._traced_types.cache_clear()
     jax.clear_caches()
     cell, _ = CELLS["lstm peephole"]
     whole = {"mesh": mesh, "in_specs": DATA, "out_specs": (P("data"), P(None, "data"))}

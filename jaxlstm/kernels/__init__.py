@@ -2,7 +2,7 @@
 
 Each is a module with `supports(update, inputs) -> str | None`, `forward`, `backward` and the
 structure `RESIDUAL` of what the latter needs beside the carries, and stands below the one
-differentiation rule in `jaxlstm.gated`.
+differentiation rule in `jaxlstm.sweep`.
 """
 
 from types import ModuleType

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 
 from jaxlstm.base import is_symbolic, vary_alike
 from jaxlstm.kernels import blocked
-from jaxlstm.kernels.recurrence import Inputs, Kept, Known, Update, Weights, with_derivative
+from jaxlstm.kernels.recurrence import (
+    Inputs,
+    Kept,
+    Known,
+    Update,
+    Weights,
+    on_one_device,
+    with_derivative,
+)
 
 RESIDUAL = 0  # an array: the gates (T, B, 4, H), or none of them (0, B, 4, H)
 KEPT = 64 * 2**20  # bytes of gates, at most, that are kept
@@ -40,16 +48,9 @@ def supports(update: Update, inputs: Inputs) -> str | None:
         return f"it computes in float32, not {', '.join(sorted(dtypes))}"
     if jax.default_backend() != "cpu":
         return f"it is for the CPU, not {jax.default_backend()}"
-    return _on_one_device(x)
-
-
-def _on_one_device(x):
-    """Why not, where XLA would have to split a call of ours, or None."""
-    mesh = jax.sharding.get_abstract_mesh()
-    by_hand = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
-    if by_hand or isinstance(x, jax.ShapeDtypeStruct) or jax.device_count() == 1:
-        return None
-    return "with several devices it is only for the inside of shard_map, as XLA can't split it"
+    if not on_one_device() and not isinstance(x, jax.ShapeDtypeStruct):
+        return "with several devices it is only for the inside of shard_map, as XLA can't split it"
+    return None
 
 
 def forward(update: Known, keep: bool, inputs: Inputs) -> tuple[Any, Any]:

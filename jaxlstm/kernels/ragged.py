@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from jaxlstm.base import is_symbolic
 from jaxlstm.blocks import in_blocks
+from jaxlstm.kernels.recurrence import on_one_device
 
 SHARES = (1 / 4, 1 / 2)  # of the batch, for which there are programs beside that for all
 LEAST = 8  # sequences in a batch, and
@@ -96,7 +97,4 @@ def _worth_it(valid: Array, length: int) -> bool:
     time, batch = valid.shape
     if is_symbolic(time) or is_symbolic(batch) or jax.default_backend() != "cpu":
         return False
-    mesh = jax.sharding.get_abstract_mesh()
-    by_hand = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
-    alone = by_hand or jax.device_count() == 1  # else the batch may be split over devices
-    return alone and batch >= LEAST and time >= BLOCKS * length
+    return on_one_device() and batch >= LEAST and time >= BLOCKS * length

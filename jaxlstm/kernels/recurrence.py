@@ -102,6 +102,13 @@ def emit(carry: Any, keep: bool) -> Any:
     return carry if keep else carry.h
 
 
+def on_one_device() -> bool:
+    """Whether a program that is traced now is of one device: XLA won't split it over several."""
+    mesh = jax.sharding.get_abstract_mesh()
+    by_hand = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
+    return by_hand or jax.device_count() == 1
+
+
 def with_derivative(function: Callable, of: Callable) -> Callable:
     """`function`, with the derivative of another that gives the same."""
     same = jax.custom_jvp(function)
