@@ -105,9 +105,7 @@ CELLS = {
     "learned start": lambda: jl.learned_start(jl.lstm(5)),
     "residual": lambda: jl.residual(jl.lstm(4)),
     "skip": lambda: jl.skip(jl.gru_reset_before(5)),
-    "data_parallel": lambda: jl.data_parallel(
-        jl.gru(5), 1
-    ),  # two of them in combine/test_data_parallel
+    "one device": lambda: jl.data_parallel(jl.gru(5), 1),
     "somebody's own": lambda: own_mgu(5),
 }
 
