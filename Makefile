@@ -43,7 +43,8 @@ bench: $(VENV)/.installed
 
 native: $(VENV)/.installed
 	$(BIN)/python -m pip install ./native
-	$(BIN)/python -m pytest tests/test_native.py native/tests
+	$(BIN)/python -m pytest tests/test_native.py
+	$(BIN)/python -m pytest native/tests
 
 parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'
