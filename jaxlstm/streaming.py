@@ -23,7 +23,8 @@ def streaming(
 
     It is `scan` over one step, by whichever implementation can serve. Each call writes the new
     carry over the one it is given, which nobody can read after it (`jax.tree.map(jnp.copy, carry)`
-    is for whoever needs it): a stream goes on forever in the same memory.
+    is for whoever needs it): a stream goes on forever in the same memory. For that no array may
+    stand in a carry twice.
 
     Args:
       cell: the cell.

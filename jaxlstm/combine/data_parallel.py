@@ -28,7 +28,10 @@ class DataParallelUnroll(NamedTuple):
             )
 
         arguments = (params, carry, xs, valid, resets, initial)
-        devices = jax.devices()[: self.devices]
+        found = jax.devices()
+        few = f"at most {len(found)}, as many as there are"
+        check(self.devices is None or self.devices <= len(found), "devices", few, self.devices)
+        devices = found[: self.devices]
         if len(devices) == 1 or not jax.sharding.get_abstract_mesh().empty:
             return run(*arguments)
         shape = jax.tree.leaves(xs)[0].shape
@@ -45,7 +48,8 @@ class DataParallelUnroll(NamedTuple):
         )(*arguments)
 
     def explain(self, params, xs):
-        return sequence.explain(self.bare, params, xs)
+        part = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), xs)  # of a device
+        return sequence.explain(self.bare, params, part)
 
 
 @cell
@@ -67,7 +71,7 @@ def data_parallel(bare: Cell, devices: int | None = None) -> Any:
 
     Raises:
       ValueError: if `bare` is not a Cell or `devices` not a positive integer; when run, if the
-        first batch axis can't be split evenly.
+        first batch axis can't be split evenly, or there are fewer devices.
 
     Example:
       >>> import jax, jax.numpy as jnp

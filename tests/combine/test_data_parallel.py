@@ -88,6 +88,19 @@ def test_a_batch_that_can_not_be_split_raises(batch):
         jl.scan(jl.data_parallel(CELLS[0]), params, xs)
 
 
+def test_more_devices_than_there_are_raise():
+    params, xs = problem(CELLS[0])
+    with pytest.raises(ValueError, match=r"devices: expected at most \d+, .* got 999"):
+        jl.scan(jl.data_parallel(CELLS[0], 999), params, xs)
+
+
+def test_what_serves_a_part_is_explained():
+    params, xs = problem(CELLS[0])
+    shape = jax.ShapeDtypeStruct(xs.shape, xs.dtype)
+    expected = jl.explain(CELLS[0], params, shape)
+    assert jl.explain(jl.data_parallel(CELLS[0]), params, xs) == expected
+
+
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="bare: expected a Cell"):
         jl.data_parallel(jl.bidirectional(CELLS[0], CELLS[0]))

@@ -1,7 +1,7 @@
 """Recurrent layers over whole sequences on the CPU, beside those of other libraries.
 
     python -m experiments.benchmarks.sequence [--quick] [--rows lstm gru] [--shapes 32,128,128,256]
-        [--contenders jaxlstm linen torch] [--rounds 25] [--json FILE] [--plot FILE]
+        [--contenders jaxlstm linen torch] [--rounds 20] [--json FILE] [--plot FILE]
 
 Every contender is a process of its own that lives through all cases and has its turn in every
 round, in an order that is drawn anew; a turn is one call, or as many as fill 2 ms, right after
@@ -87,12 +87,12 @@ def parse(arguments: list[str] | None) -> tuple[Any, list[cases.Case], list[str]
     parser.add_argument("--rows", nargs="+", help=f"some of {', '.join(cases.ROWS)}")
     parser.add_argument("--shapes", nargs="+", help="B,T,D,H each, for all of the rows")
     parser.add_argument("--contenders", nargs="+", help="by name; jaxlstm for all of ours")
-    parser.add_argument("--rounds", type=int, help="turns of each that count; 25, or 5 if quick")
+    parser.add_argument("--rounds", type=int, help="turns of each that count; 20, or 5 if quick")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for an answer")
     parser.add_argument("--json", type=Path, help="a file for all that was measured")
     parser.add_argument("--plot", type=Path, help="a file for the ratios by shape")
     given = parser.parse_args(arguments)
-    given.rounds = (5 if given.quick else 25) if given.rounds is None else given.rounds
+    given.rounds = (5 if given.quick else 20) if given.rounds is None else given.rounds
     try:
         if given.rounds < 1:
             raise ValueError(f"rounds: expected a positive number, got {given.rounds}")
