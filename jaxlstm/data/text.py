@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from jaxlstm.data.position import Resumable, check_count, check_shard, fingerprint
 
 UNKNOWN = "<unk>"
 END_OF_LINE = "<eos>"
@@ -75,7 +77,7 @@ class Window(NamedTuple):
     fresh: bool  # whether the streams begin here, and with them the carry
 
 
-class Streams:
+class Streams(Resumable[Window]):
     """Windows of `batch` contiguous streams of one text, over and over.
 
     The text is cut in `batch` equal streams; window k + 1 goes on where window k ended, so
@@ -86,9 +88,15 @@ class Streams:
       tokens: (N,) integers, the text.
       batch: B, the number of streams.
       window: T, steps in a window.
+      shard: (index, count): which process this is, of how many; each has B / count of the
+        streams, the first those that come first in the text.
+
+    Attributes:
+      windows: how many an epoch has.
 
     Raises:
-      ValueError: if the text is too short for one window in each stream.
+      ValueError: if the text is too short for one window in each stream, or the streams can't
+        be divided among the shards.
 
     Example:
       >>> import numpy as np
@@ -96,50 +104,39 @@ class Streams:
       >>> streams = Streams(np.arange(11), batch=2, window=2)
       >>> next(streams).inputs.T.tolist(), next(streams).inputs.T.tolist()
       ([[0, 1], [5, 6]], [[2, 3], [7, 8]])
-      >>> streams.get_state()
-      {'epoch': 1, 'window': 0}
+      >>> state = streams.get_state()
+      >>> state["epoch"], state["window"], sorted(state["identity"])
+      (1, 0, ['batch', 'format', 'kind', 'sha256', 'shards', 'window'])
+      >>> Streams(np.arange(11), batch=2, window=1).set_state(state)
+      Traceback (most recent call last):
+      ValueError: state: of another iterator: window: 2 there, 1 here
     """
 
-    def __init__(self, tokens: Sequence[int] | np.ndarray, batch: int, window: int):
+    def __init__(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        batch: int,
+        window: int,
+        shard: tuple[int, int] = (0, 1),
+    ):
         tokens = np.asarray(tokens, np.int32)
+        batch, self._window = check_count(batch, "batch"), check_count(window, "window")
+        shards, rows = check_shard(shard, batch)
         length = len(tokens) // batch
-        self.windows = max(0, (length - 1) // window)  # in an epoch
+        self.windows = max(0, (length - 1) // self._window)  # in an epoch
         if self.windows == 0:
             raise ValueError(
                 f"a text of {len(tokens):,} symbols is too short for {batch} streams with "
                 f"windows of {window}: at least {batch * (window + 1):,} are needed"
             )
-        self._streams = tokens[: length * batch].reshape(batch, length)
-        self._window = window
-        self._state = {"epoch": 0, "window": 0}
+        self._streams = tokens[: length * batch].reshape(batch, length)[rows]
+        identity = {"sha256": fingerprint(tokens), "batch": batch, "window": self._window}
+        super().__init__("streams", {**identity, "shards": shards}, unit="window")
 
-    def get_state(self) -> dict[str, int]:
-        """The position: the epoch, from 0, and the window to come in it."""
-        return dict(self._state)
+    def _plan(self, epoch: int) -> range:
+        return range(self.windows)
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position that `get_state` gave.
-
-        Raises:
-          ValueError: if there is no such position.
-        """
-        epoch, window = int(state["epoch"]), int(state["window"])
-        if epoch < 0 or not 0 <= window < self.windows:
-            raise ValueError(
-                f"state: expected a window in [0, {self.windows}) of an epoch, got {state}"
-            )
-        self._state = {"epoch": epoch, "window": window}
-
-    def __iter__(self) -> "Streams":
-        return self
-
-    def __next__(self) -> Window:
-        window = self._state["window"]
-        start = window * self._window
+    def _take(self, entry: int) -> Window:
+        start = entry * self._window
         span = self._streams[:, start : start + self._window + 1].T
-        over = window + 1 == self.windows
-        self._state = {
-            "epoch": self._state["epoch"] + over,
-            "window": 0 if over else window + 1,
-        }
-        return Window(span[:-1], span[1:], fresh=window == 0)
+        return Window(span[:-1], span[1:], fresh=entry == 0)

@@ -43,7 +43,8 @@ def test_streams_cover_the_text_in_order_and_begin_again():
     for w in epoch:
         np.testing.assert_array_equal(w.targets, w.inputs + 1)
     assert next(streams).fresh
-    assert streams.get_state() == {"epoch": 1, "window": 1}
+    state = streams.get_state()
+    assert (state["epoch"], state["window"]) == (1, 1)
 
 
 def test_streams_go_on_from_a_state():
@@ -57,10 +58,42 @@ def test_streams_go_on_from_a_state():
 
 
 def test_streams_refuse_a_state_of_another_text():
-    with pytest.raises(ValueError, match=r"state: expected a window in \[0, 1\)"):
-        Streams(np.arange(11), batch=2, window=3).set_state({"epoch": 0, "window": 7})
+    state = Streams(np.arange(11), batch=2, window=2).get_state()
+    with pytest.raises(ValueError, match=r"another iterator: sha256: \"\w+\" there, \"\w+\" here$"):
+        Streams(np.arange(10), batch=2, window=2).set_state(state)  # what is left out counts too
+    with pytest.raises(ValueError, match=r"another iterator: window: 2 there, 3 here$"):
+        Streams(np.arange(11), batch=2, window=3).set_state(state)
+    with pytest.raises(ValueError, match=r"state: expected a window in \[0, 2\) of epoch 0, got 7"):
+        Streams(np.arange(11), batch=2, window=2).set_state({**state, "window": 7})
+
+
+def test_streams_refuse_a_state_from_before_there_were_identities():
+    with pytest.raises(ValueError, match="state: identity is missing"):
+        Streams(np.arange(11), batch=2, window=3).set_state({"epoch": 0, "window": 0})
+
+
+def test_each_shard_has_streams_of_its_own_that_begin_together():
+    parts = [Streams(np.arange(41), batch=4, window=3, shard=(index, 2)) for index in range(2)]
+    assert [part.windows for part in parts] == [3, 3]
+    for number in range(3):
+        left, right = (next(part) for part in parts)
+        begin = 3 * number + np.arange(3)[:, None]
+        np.testing.assert_array_equal(left.inputs, np.add(begin, [0, 10]))
+        np.testing.assert_array_equal(right.targets, np.add(begin, [21, 31]))
+        assert left.fresh == right.fresh == (number == 0)
+
+
+def test_streams_of_the_same_numbers_are_the_same_whatever_they_come_in():
+    state = Streams(np.arange(11, dtype=np.int64), batch=2, window=2).get_state()
+    Streams(list(range(11)), batch=2, window=2).set_state(state)
 
 
 def test_streams_refuse_a_text_that_is_too_short():
     with pytest.raises(ValueError, match="too short for 4 streams with windows of 8: at least 36"):
         Streams(np.arange(30), batch=4, window=8)
+
+
+@pytest.mark.parametrize(("batch", "window", "name"), [(0, 2, "batch"), (2, 0, "window")])
+def test_streams_have_a_batch_and_a_window(batch, window, name):
+    with pytest.raises(ValueError, match=f"{name}: expected an integer in .*, got int 0"):
+        Streams(np.arange(11), batch=batch, window=window)
