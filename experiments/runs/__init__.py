@@ -1,0 +1,1 @@
+"""The runs in a folder: a list, one shown, learning curves of several."""
