@@ -51,7 +51,18 @@ FLOORS = {
     "jaxlstm.interop": (["jaxlstm"], ["jax", "numpy", "flax"]),  # others by interop.arrays.needed
     "jaxlstm.attention": (SEQUENCE, ["jax", "numpy"]),
     "jaxlstm.losses": (CORE, ["jax"]),
-    "jaxlstm.data": ([], ["numpy"]),
+    "jaxlstm.data": (["jaxlstm.data"], ["numpy"]),
+    "jaxlstm.train.manifest": ([], ["jax", "numpy"]),
+    "jaxlstm.train.lock": (["jaxlstm.train.manifest"], []),
+    "jaxlstm.train.arrays": (["jaxlstm.train.manifest"], ["jax", "numpy", "orbax"]),
+    "jaxlstm.train.restoring": (
+        ["jaxlstm.train.manifest", "jaxlstm.train.arrays"],
+        ["jax", "numpy"],
+    ),
+    "jaxlstm.train.checkpoints": (
+        [f"jaxlstm.train.{name}" for name in ("manifest", "lock", "arrays", "restoring")],
+        ["jax", "numpy"],
+    ),
     "jaxlstm.train": ([*CORE, "jaxlstm.data"], ["jax", "numpy", "optax", "orbax"]),
     "jaxlstm.testing": ([*SEQUENCE, "jaxlstm.testing"], ["jax", "numpy"]),
     "jaxlstm.__init__": (["jaxlstm"], []),

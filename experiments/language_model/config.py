@@ -5,6 +5,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from jaxlstm.train.guard import ACTIONS
+
 
 def option(default: Any, explanation: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": explanation})
@@ -61,6 +63,17 @@ class Config:
     watch_every: int = option(0, "steps between evaluations on the valid text; 0: a tenth of all")
     watch_symbols: int = option(20_000, "of the valid text in those; the last one is over all")
     checkpoint_seconds: float = option(30.0, "time between checkpoints")
+    checkpoint_steps: int = option(0, "steps between checkpoints, besides; 0: none")
+    on_save_error: str = option("stop", "stop or continue, when a checkpoint can't be written")
+    tensorboard: bool = option(False, "whether to write the curves for TensorBoard too")
+    elsewhere: bool = option(
+        False, "go on with another number or kind of devices, or other versions: not bit for bit"
+    )
+    # numbers that go wrong
+    on_nonfinite: str = option("skip", "skip, rollback or stop, at a loss or gradient not finite")
+    on_spike: str = option("skip", "skip, rollback or stop, at a loss that leaps")
+    spike: float = option(0.0, "standard deviations above the running mean that are a leap; 0: off")
+    budget: int = option(20, "steps that may go wrong before the run stops")
     ngram_order: int = option(7, "largest order of the n-gram floor; the best on valid is used")
     sample_length: int = option(400, "symbols of the sample at the end")
 
@@ -68,6 +81,11 @@ class Config:
 FREE = {
     "cache",
     "checkpoint_seconds",
+    "checkpoint_steps",
+    "on_save_error",
+    "tensorboard",
+    "elsewhere",
+    "budget",
     "sample_length",
 }  # may change between a run and its resumption
 
@@ -124,6 +142,9 @@ CHOICES = {
     "cell": ("lstm", "peephole", "gru", "elman"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("linear", "epochs"),
+    "on_save_error": ("stop", "continue"),
+    "on_nonfinite": ACTIONS,
+    "on_spike": ACTIONS,
 }
 
 
@@ -181,6 +202,7 @@ def check(config: Config) -> None:
         "vocabulary": 2, "layers": 1, "hidden": 1, "embedding": 1, "batch": 1, "window": 1,
         "log_every": 1, "ngram_order": 1, "steps": 0, "warmup": 0, "devices": 0, "train_limit": 0,
         "held_out_limit": 0, "watch_every": 0, "watch_symbols": 2, "sample_length": 0,
+        "checkpoint_steps": 0, "spike": 0, "budget": 0,
     }  # fmt: skip
     for name, least in at_least.items():
         if getattr(config, name) < least:

@@ -45,8 +45,9 @@ def learning_curve(
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    lines = [x for x in lines if "event" not in x]
     axes.plot([x["step"] for x in lines], [x["train_nats"] for x in lines], lw=1, label="training")
-    watched = [x for x in lines if "valid_nats" in x]
+    watched = [x for x in lines if "valid_nats" in x and x["step"] < result["steps"]]
     steps = [x["step"] for x in watched] + [result["steps"]]
     axes.plot(
         steps, [x["valid_nats"] for x in watched] + [result["valid"]["nats"]], "o-", label="valid"

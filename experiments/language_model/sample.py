@@ -11,9 +11,8 @@ from jax import Array
 
 from experiments.language_model import model, workdir
 from experiments.language_model.config import Config
-from experiments.language_model.state import initial_state, optimizer
 from jaxlstm.data.text import END_OF_LINE, Vocabulary, words
-from jaxlstm.train import checkpoint
+from jaxlstm.train import restoring
 
 
 @partial(jax.jit, static_argnums=0)
@@ -82,6 +81,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--top-k", type=int, default=0, help="draw from the k likeliest; 0: all")
     parser.add_argument("--top-p", type=float, default=1.0, help="draw from the nucleus p")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--which", choices=("latest", "best"), default="latest", help="params")
     given = parser.parse_args(arguments)
     for name, good in (
         ("length", given.length >= 0),
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
             )
     folder = Path(given.workdir)
     config, vocabulary = workdir.load(folder)
-    params, warnings = newest_params(config, vocabulary, folder / "checkpoints")
+    params, warnings = stored_params(config, vocabulary, folder / "checkpoints", given.which)
     unknown = int(
         (
             vocabulary.encode(words(given.prompt) if config.level == "word" else given.prompt) == 0
@@ -112,18 +112,11 @@ def main(arguments: list[str]) -> None:
     print()
 
 
-def newest_params(
-    config: Config, vocabulary: Vocabulary, folder: Path
+def stored_params(
+    config: Config, vocabulary: Vocabulary, folder: Path, which: str
 ) -> tuple[model.ModelParams, list[str]]:
-    """The params of the newest sound checkpoint, and what is wrong with newer ones."""
-    rule = optimizer(config, steps=1, per_epoch=1)  # its state is alike for any number of steps
-    like = jax.eval_shape(partial(initial_state, config, rule, len(vocabulary)))
-    warnings: list[str] = []
-    for step in reversed(checkpoint.steps(folder)):
-        try:
-            return checkpoint.restore(folder, step, like)[0].params, warnings
-        except checkpoint.CheckpointError as error:
-            warnings.append(str(error))
-    raise ValueError(
-        f"--workdir: no sound checkpoint in {folder}" + "".join(f"; {w}" for w in warnings)
-    )
+    """The params of the newest or best sound checkpoint, and what is wrong with newer ones."""
+    like = jax.eval_shape(partial(model.init, config, symbols=len(vocabulary)), jax.random.key(0))
+    step = restoring.best(folder) if which == "best" else None
+    found = restoring.restore_part(folder, like, step=step)
+    return found.state, found.warnings

@@ -8,13 +8,15 @@ import optax
 
 from experiments.language_model import model
 from experiments.language_model.config import Config
+from jaxlstm.train.guard import Guard, initial_guard
 
 
 class State(NamedTuple):
     params: model.ModelParams
     optimizer: Any
     carry: Any  # of each layer, (B, H), split over the devices
-    key: jax.Array  # raw data of the key that every step's dropout is drawn from
+    key: jax.Array  # that every step's dropout is drawn from
+    guard: Guard
 
 
 def rate(config: Config, steps: int, per_epoch: int) -> optax.Schedule:
@@ -47,4 +49,4 @@ def initial_state(config: Config, rule: optax.GradientTransformation, symbols: i
     of_params, of_dropout = jax.random.split(jax.random.key(config.seed))
     params = model.init(config, of_params, symbols)
     carry = model.initial_carry(config, params, config.batch)
-    return State(params, rule.init(params), carry, jax.random.key_data(of_dropout))
+    return State(params, rule.init(params), carry, of_dropout, initial_guard())

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 
 from experiments.language_model import config, corpus, state
-from experiments.language_model.workdir import Metrics
 
 
 def test_every_field_can_be_given_and_is_explained(capsys):
@@ -54,14 +53,3 @@ def test_tiny_shakespeare_can_be_placed_by_hand_and_is_verified(tmp_path):
         ValueError, match=r"place it by hand as .*tinyshakespeare.txt \(sha256:86c4"
     ):
         corpus.load(settings)
-
-
-def test_metrics_are_cut_back_to_a_step(tmp_path):
-    metrics = Metrics(tmp_path / "metrics.jsonl")
-    for step in (5, 10, 15):
-        metrics.add({"step": step})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 2')
-    assert [x["step"] for x in metrics.lines()] == [5, 10, 15]
-    metrics.cut(10)
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 5}\n{"step": 10}\n'

@@ -1,0 +1,102 @@
+"""One step of training, and the reading of a whole text."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from experiments.language_model import model
+from experiments.language_model.config import Config
+from experiments.language_model.state import State
+from jaxlstm.train.guard import choose, judge
+
+
+class Seen(NamedTuple):
+    """What a step has to say; numbers, the same on every device."""
+
+    nats: Array  # () of a symbol
+    norm: Array  # () of the gradient, before it is clipped
+    verdict: Array  # () of the guard
+    bad: Array  # () steps so far
+
+
+SPECS = State(P(), P(), P("data"), P(), P())
+OVER_BATCH = P(None, "data")
+
+
+def train_step(config: Config, rule: optax.GradientTransformation, mesh: Mesh):
+    """A jitted `(state, step, tokens, targets, fresh) -> (state, Seen)`.
+
+    The loss is the mean over streams and, for AdamW, over time; for SGD the sum over time, as
+    Zaremba et al. have it. A step that the guard rejects leaves params, optimizer and carry.
+    """
+    steps_in_loss = config.window if config.optimizer == "sgd" else 1
+
+    def shard(state, step, tokens, targets, fresh):
+        key = jax.random.fold_in(state.key, step)
+        key = jax.random.fold_in(key, jax.lax.axis_index("data"))
+        key, of_restart = jax.random.split(key)
+        anew = fresh | jax.random.bernoulli(of_restart, config.restart, (tokens.shape[1], 1))
+        carry = jax.tree.map(lambda c: jnp.where(anew, 0, c), state.carry)
+
+        def loss(params):
+            after, nats, smooth = model.losses(config, params, carry, tokens, targets, key)
+            return smooth.mean() * steps_in_loss, (nats.mean(), after)
+
+        (_, (nats, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        gradient, nats = jax.lax.pmean((gradient, nats), "data")
+        updates, after = rule.update(gradient, state.optimizer, state.params)
+        norm = optax.tree.norm(gradient)
+        verdict, guard = judge(
+            state.guard, nats, norm, optax.tree.norm(updates), spike=config.spike
+        )
+        params = optax.apply_updates(state.params, updates)
+        made = State(params, after, carry, state.key, guard)
+        return choose(verdict, made, state._replace(guard=guard)), Seen(
+            nats, norm, verdict, guard.bad
+        )
+
+    sharded = jax.shard_map(
+        shard,
+        mesh=mesh,
+        in_specs=(SPECS, P(), OVER_BATCH, OVER_BATCH, P()),
+        out_specs=(SPECS, P()),
+        check_vma=False,
+    )
+    return jax.jit(sharded, donate_argnums=0)
+
+
+def evaluator(config: Config, check: Callable[[], Any], window: int = 256):
+    """`(params, tokens) -> nats a symbol` over a whole text, from one stream of it.
+
+    `check` is called before each window and may raise, to end it.
+    """
+
+    @jax.jit
+    def run(params, carry, tokens, targets, count):
+        carry, nats, _ = model.losses(config, params, carry, tokens, targets, None)
+        return carry, jnp.where(jnp.arange(window)[:, None] < count, nats, 0).sum()
+
+    def evaluate(params, tokens):
+        carry = model.initial_carry(config, params, 1)
+        last = len(tokens) - 1
+        sums = []
+        for start in range(0, last, window):
+            check()
+            count = min(window, last - start)
+            span = np.zeros((window + 1, 1), np.int32)
+            span[: count + 1, 0] = tokens[start : start + count + 1]
+            carry, nats = run(params, carry, span[:-1], span[1:], count)
+            sums.append(nats)
+            if len(sums) > 2:
+                sums[-3].block_until_ready()  # a wish to stop is not to wait for the whole text
+        return math.fsum(map(float, sums)) / last
+
+    return evaluate

@@ -1,0 +1,235 @@
+"""The arrays of a checkpoint on disk: written and read by Orbax, each held to its hash.
+
+Each array is a folder of the name that the manifest gives it, in the format Zarr 2, whole and not
+compressed: the one file in it beside `.zarray` is the array's bytes. So the hash of the array is
+the hash of the file, whatever a file holds can be checked before Orbax sees it, and nothing in it
+can grow when it is read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxlstm.train.manifest import MOST, DamagedError, Leaf
+
+# Orbax's own files, beside the arrays' folders.
+OWN = ("_METADATA", "_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, str]]:
+    """Writes arrays; durable when this returns.
+
+    Args:
+      folder: where to; it must not be there.
+      arrays: by name. One of size zero has no bytes and gets no file.
+
+    Returns:
+      The size and SHA-256 of each small file, by its path in the folder.
+    """
+    full = {name: a for name, a in arrays.items() if a.size}
+    if full:
+        with _checkpointer(_Writing) as checkpointer:
+            checkpointer.save(folder, full)
+    else:
+        folder.mkdir()
+    small = {}
+    for path in sorted(folder.rglob("*")):
+        sync(path)
+        where = path.relative_to(folder)
+        if path.is_file() and not _is_bytes(where):
+            raw = path.read_bytes()
+            small[str(where)] = len(raw), hashlib.sha256(raw).hexdigest()
+    sync(folder)
+    return small
+
+
+def read(
+    folder: Path,
+    leaves: Mapping[str, tuple[Leaf, str]],
+    files: Mapping[str, Any],
+    only: Mapping[str, Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Reads arrays and verifies them.
+
+    Args:
+      folder: of the arrays.
+      leaves: what must be there, each with its SHA-256.
+      files: the small files that must be there, each with its size and SHA-256.
+      only: names to read; None for all.
+
+    Raises:
+      DamagedError: if anything is not as it was written.
+    """
+    try:
+        _check_files(folder, leaves, files)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(f"checkpoint {folder.parent}: {error}") from error
+    wanted = {n: leaf for n, (leaf, _) in leaves.items() if only is None or n in only}
+    full = {n for n, leaf in wanted.items() if leaf.nbytes}
+    try:
+        as_numpy = {n: ocp.RestoreArgs(restore_type=np.ndarray) for n in full}
+        stored: dict[str, Any] = {}
+        if full:
+            with _checkpointer() as checkpointer:
+                stored = checkpointer.restore(
+                    folder,
+                    args=ocp.args.PyTreeRestore(
+                        item=dict.fromkeys(full, 0), restore_args=as_numpy, partial_restore=True
+                    ),
+                )
+    except Exception as error:  # whatever a storage library says of damaged files
+        raise DamagedError(f"checkpoint {folder.parent}: can't be read ({error})") from error
+    out = {}
+    for name, leaf in wanted.items():
+        a = stored[name] if name in full else np.zeros(leaf.shape, jnp.dtype(leaf.dtype))
+        if a.shape != leaf.shape or str(a.dtype) != leaf.dtype or digest(a) != leaves[name][1]:
+            raise DamagedError(f"checkpoint {folder.parent}: {name} is damaged")
+        out[name] = a
+    return out
+
+
+def digest(array: np.ndarray) -> str:
+    """The SHA-256 of an array's bytes."""
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return hashlib.sha256(raw.data).hexdigest()
+
+
+def on_host(tree: Any) -> Any:
+    """A copy of a state in NumPy arrays, typed keys as their data; complete in each process.
+
+    A copy, as a donated buffer is written over while it is being saved. An array that is spread
+    over several processes is gathered, which all of them must ask for together.
+    """
+
+    def one(array: Any) -> np.ndarray:
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            if array.is_fully_replicated:
+                array = array.addressable_data(0)
+            else:
+                from jax.experimental import multihost_utils
+
+                array = multihost_utils.process_allgather(array, tiled=True)
+        return np.array(array, copy=True, order="C")
+
+    return jax.tree.map(one, tree)
+
+
+def sync(path: Path) -> None:
+    """Makes a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, a link (and not what it leads to) or a folder."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+class _Writing(ocp.PyTreeCheckpointHandler):
+    def finalize(self, directory: Any) -> None:
+        """Nothing: Orbax's merges what processes wrote apart, and warns where they did not."""
+
+
+def _checkpointer(kind: type = ocp.PyTreeCheckpointHandler) -> ocp.Checkpointer:
+    alone = _alone()
+    handler = kind(use_ocdbt=False, use_compression=False, multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """No process waits for another: what is written is complete in the one that writes."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+
+
+def _is_bytes(where: Path) -> bool:
+    return len(where.parts) == 2 and where.name != ".zarray"
+
+
+def _chunk(leaf: Leaf) -> str:
+    return ".".join("0" for _ in leaf.shape) or "0"
+
+
+def _check_files(
+    folder: Path, leaves: Mapping[str, tuple[Leaf, str]], files: Mapping[str, Any]
+) -> None:
+    """Raises ValueError unless the folder holds the very files it must, of the right sizes."""
+    full = {name: leaf for name, (leaf, _) in leaves.items() if leaf.nbytes}
+    expected = {f"{name}/{_chunk(leaf)}": leaf.nbytes for name, leaf in full.items()}
+    small = {f"{name}/.zarray" for name in full} | set(OWN if full else ())
+    if set(files) != small:
+        raise ValueError(f"the manifest lists other files: {sorted(set(files) ^ small)[:4]}")
+    for name in sorted({".", *full}):
+        _check_kind(folder / name, stat.S_ISDIR, "folder")
+    found = set()
+    for place, folders, others in os.walk(folder):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        found |= {str((Path(place) / name).relative_to(folder)) for name in others + links}
+    if found != set(expected) | small:
+        raise ValueError(f"there are other files: {sorted(found ^ (set(expected) | small))[:4]}")
+    for where, size in expected.items():
+        if (there := _check_kind(folder / where, stat.S_ISREG, "file").st_size) != size:
+            raise ValueError(f"{where} has {there:,} bytes instead of {size:,}")
+    for where in sorted(small):
+        size, sha256 = files[where]
+        if type(size) is not int or not 0 <= size <= MOST:
+            raise ValueError(f"{where} has {size} bytes, says the manifest")
+        _check_kind(folder / where, stat.S_ISREG, "file")
+        with (folder / where).open("rb") as file:
+            raw = file.read(size + 1)
+        if len(raw) != size or hashlib.sha256(raw).hexdigest() != sha256:
+            raise ValueError(f"{where} is damaged")
+        if where.endswith("/.zarray"):
+            _check_zarr(json.loads(raw), full[where.removesuffix("/.zarray")], where)
+        elif where == "_METADATA" and json.loads(raw).get("use_zarr3"):
+            raise ValueError("the arrays are in another format than Zarr 2")
+
+
+def _check_kind(path: Path, is_kind: Any, kind: str) -> os.stat_result:
+    status = path.lstat()
+    if not is_kind(status.st_mode):
+        raise ValueError(f"{path.name} is no {kind}")
+    return status
+
+
+def _check_zarr(description: Mapping[str, Any], leaf: Leaf, where: str) -> None:
+    """Reading allocates what a description says: it must be the manifest's."""
+    plain = {
+        "chunks": list(leaf.shape),
+        "compressor": None,
+        "dimension_separator": ".",
+        "fill_value": None,
+        "filters": None,
+        "order": "C",
+        "shape": list(leaf.shape),
+        "zarr_format": 2,
+    }
+    for field, value in plain.items():
+        if description.get(field) != value:
+            raise ValueError(f"{where} says {field} {description.get(field)!r}, not {value!r}")
+    if set(description) != {*plain, "dtype"}:
+        raise ValueError(f"{where} says more than it should: {sorted(description)}")

@@ -1,0 +1,244 @@
+"""The checkpoints of a run: whole and verified, or not there.
+
+A checkpoint is a folder named by its step: `arrays`, as Orbax writes them, and `manifest.json`. It
+is written beside its place as `STEP.writing`, made durable, read back and verified, and renamed: a
+folder with a number for its name is a finished one. Older ones are deleted after that, never the
+newest that is finite, nor the best. A checkpoint that is damaged is set aside as `STEP.damaged`
+and the newest sound one is used.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlstm.train import arrays, manifest, restoring
+from jaxlstm.train.lock import Lock
+from jaxlstm.train.manifest import Leaf, SaveError
+
+
+class Checkpoints:
+    """The checkpoints of one run, which one process at a time writes.
+
+    Args:
+      folder: of the checkpoints; made if it is not there.
+      identity: what tells this run from another, as JSON: its config, the fingerprint of its data.
+        A checkpoint of another identity is refused.
+      setting: what else the exact numbers hang on, as JSON: the number of devices. With it, a
+        checkpoint of another setting, or made with other versions of Python, JAX, NumPy, Optax or
+        Orbax, is refused; None to take it, if not bit for bit.
+      keep: how many of the newest to keep at least, 1 or more.
+      finite: the part of a state that must be finite, of which the newest checkpoint that is so is
+        kept; None for the state as a whole.
+      asynchronous: whether `save` returns once the state is copied to the host.
+      writes: whether this process writes; of several processes that train together one does, and
+        the others call the same methods.
+
+    Raises:
+      LockedError: if the folder is being written already.
+      OSError: if it can't be.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> from jaxlstm.train.checkpoints import Checkpoints
+      >>> state = {"params": jnp.arange(3.0)}
+      >>> with Checkpoints(tempfile.mkdtemp(), identity={"seed": 0}) as store:
+      ...     store.save(10, state, extra={"epoch": 1})
+      ...     store.wait()
+      ...     step, state, extra, score, warnings = store.restore(state)
+      >>> step, extra
+      (10, {'epoch': 1})
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        setting: Mapping[str, Any] | None = None,
+        keep: int = 2,
+        finite: Callable[[Any], Any] | None = None,
+        asynchronous: bool = True,
+        writes: bool = True,
+    ):
+        if type(keep) is not int or keep < 1:
+            raise ValueError(f"keep: expected a number of checkpoints, 1 or more, got {keep!r}")
+        self.folder = Path(folder).absolute()
+        self._identity = manifest.as_json(dict(identity or {}), "identity")
+        setting_there = manifest.as_json(dict(setting or {}), "setting")
+        self._made_with = {**manifest.versions(), **setting_there}
+        self._exact = setting is not None
+        self._keep, self._finite = keep, finite
+        self._asynchronous, self._writes = asynchronous, writes
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._lock = None
+        if writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.folder / "LOCK")
+            _tidy(self.folder)
+
+    def save(self, step: int, state: Any, extra: Any = None, score: float | None = None) -> None:
+        """Writes a checkpoint; if asynchronous, in the background.
+
+        Args:
+          step: of the run.
+          state: a pytree of arrays, typed keys too.
+          extra: whatever else belongs to the state, as JSON: the position in the data, say.
+          score: of a validation, less being better: the best is kept.
+
+        Raises:
+          SaveError: if this save, or an asynchronous one before, failed. The checkpoints before
+            it are still there.
+          ValueError: if the state or `extra` can't be stored.
+        """
+        self.wait()
+        if type(step) is not int or step < 0:
+            raise ValueError(f"step: expected an integer, 0 or more, got {step!r}")
+        leaves = {n: manifest.leaf_of(a, n) for n, a in manifest.named(state).items()}
+        extra = manifest.as_json(extra, "extra")
+        copy = arrays.on_host(state)
+        if not self._writes:
+            return
+        finite = all(map(_is_finite, jax.tree.leaves(self._finite(copy) if self._finite else copy)))
+        score = None if score is None else float(score)
+        more = {"extra": extra, "score": score, "finite": finite, "identity": self._identity}
+        more["made_with"] = self._made_with
+        work = lambda: self._commit(step, leaves, manifest.named(copy), more)
+        if not self._asynchronous:
+            work()
+            return
+
+        def in_background():
+            try:
+                work()
+            except BaseException as error:
+                self._failure = error
+
+        self._thread = threading.Thread(target=in_background, name="checkpoint")
+        self._thread.start()
+
+    def poll(self) -> None:
+        """Raises what an asynchronous save failed with, if one did; does not wait."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for an asynchronous save, and raises what it failed with."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def restore(self, like: Any) -> restoring.Restored | None:
+        """Reads the newest sound checkpoint; damaged ones are set aside, as `STEP.damaged`.
+
+        Args:
+          like: a pytree of arrays or `jax.ShapeDtypeStruct`, as the state must be.
+
+        Returns:
+          What it holds; None if there has never been a checkpoint.
+
+        Raises:
+          MismatchError: if the newest sound one is of another state or identity.
+          CheckpointError: if there are checkpoints but none is sound.
+        """
+        self.wait()
+        return restoring.newest(
+            self.folder,
+            like,
+            identity=self._identity,
+            made_with=self._made_with if self._exact else None,
+            aside=_set_aside if self._writes else None,
+        )
+
+    def close(self) -> None:
+        """Waits for an asynchronous save, and lets another process write."""
+        try:
+            self.wait()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def _commit(
+        self,
+        step: int,
+        leaves: Mapping[str, Leaf],
+        copies: Mapping[str, np.ndarray],
+        more: Mapping[str, Any],
+    ) -> None:
+        writing, final = self.folder / f"{step}.writing", self.folder / str(step)
+        hashed = {n: (leaves[n], arrays.digest(a)) for n, a in copies.items()}
+        arrays.remove(writing)
+        try:
+            writing.mkdir()
+            files = arrays.write(writing / "arrays", copies)
+            listed = manifest.make(step, hashed, files, **more)
+            manifest.write(writing / "manifest.json", listed)
+            arrays.sync(writing)
+            again = manifest.read(writing / "manifest.json")
+            arrays.read(writing / "arrays", manifest.leaves(again, writing), again["files"])
+            if final.exists() or final.is_symlink():
+                final.rename(self.folder / f"{step}.replaced")
+            writing.rename(final)
+            arrays.sync(self.folder)
+        except Exception as error:  # whatever a storage library says of a full disk
+            with contextlib.suppress(OSError):
+                arrays.remove(writing)  # which gives room again
+            raise SaveError(f"checkpoint {final} could not be written: {error}") from error
+        try:
+            _prune(self.folder, self._keep)
+        except OSError as error:
+            raise SaveError(f"old checkpoints could not be deleted: {error}") from error
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return not jnp.issubdtype(array.dtype, jnp.inexact) or bool(np.isfinite(array).all())
+
+
+def _set_aside(place: Path) -> str:
+    name, count = f"{place.name}.damaged", 1
+    while (place.parent / name).exists():
+        count += 1
+        name = f"{place.name}.damaged{count}"
+    place.rename(place.parent / name)
+    arrays.sync(place.parent)
+    return f"set aside as {name}"
+
+
+def _prune(folder: Path, keep: int) -> None:
+    standing = restoring.standing(folder)
+    kept = {*sorted(standing)[-keep:], *[s for s, (_, finite) in standing.items() if finite][-1:]}
+    if (first := restoring.best(folder)) is not None:
+        kept.add(first)
+    for step in standing:
+        if step not in kept:
+            leaving = folder / f"{step}.deleting"
+            arrays.remove(leaving)
+            (folder / str(step)).rename(leaving)
+    for left in [*folder.glob("*.deleting"), *folder.glob("*.replaced")]:
+        arrays.remove(left)
+
+
+def _tidy(folder: Path) -> None:
+    """Takes away what a killed writer left; what it had moved to make room goes back."""
+    for replaced in folder.glob("*.replaced"):
+        if not replaced.with_suffix("").exists():
+            replaced.rename(replaced.with_suffix(""))
+    for left in [*folder.glob("*.writing"), *folder.glob("*.deleting"), *folder.glob("*.replaced")]:
+        arrays.remove(left)

@@ -1,0 +1,69 @@
+"""One writer at a time: a lock on a file that the operating system drops with its process."""
+
+import fcntl
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+from jaxlstm.train.manifest import CheckpointError
+
+
+class LockedError(CheckpointError):
+    """Another process writes there, or another writer of this one."""
+
+
+class Lock:
+    """A POSIX record lock on a file, held until `release`, or until the process ends.
+
+    However the process ends: a lock that is left behind by a killed run is none, which is why the
+    file itself says nothing but who had it last. Unlike `flock`, it does not live on in forked
+    workers, and it reaches over NFS. Record locks do not tell two writers of one process apart, so
+    the process keeps a list of its own. Linux and macOS.
+
+    Args:
+      path: of the file; made if it is not there, and never deleted.
+
+    Raises:
+      LockedError: if the lock is taken.
+      OSError: if the file can't be made or locked.
+    """
+
+    _held: ClassVar[set[tuple[int, int, int]]] = set()  # process, device, file
+    _guard: ClassVar = threading.Lock()
+
+    def __init__(self, path: Path):
+        with self._guard:
+            if path.exists() and _file(path.stat()) in self._held:
+                # Closing any descriptor of the file would drop this process's lock on it.
+                raise LockedError(f"{path.parent} is being written by this process already")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags)
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                owner = os.read(self._descriptor, 1000).decode(errors="replace").strip()
+                os.close(self._descriptor)
+                raise LockedError(
+                    f"{path.parent} is being written by another process"
+                    + (f": {owner}" if owner else "")
+                ) from error
+            self._file = _file(os.fstat(self._descriptor))
+            self._held.add(self._file)
+        who = {"host": socket.gethostname(), "pid": os.getpid()}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(who).encode(), 0)
+
+    def release(self) -> None:
+        """Gives the lock back; again is nothing."""
+        with self._guard:
+            if self._file in self._held and self._descriptor >= 0:
+                self._held.discard(self._file)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+
+def _file(status: os.stat_result) -> tuple[int, int, int]:
+    return os.getpid(), status.st_dev, status.st_ino

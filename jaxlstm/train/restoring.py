@@ -1,0 +1,187 @@
+"""Checkpoints read back: verified, never cast, and nothing changed on the disk."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlstm.train import arrays, manifest
+from jaxlstm.train.manifest import CheckpointError, DamagedError, Leaf, MismatchError
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds."""
+
+    step: int
+    state: Any  # arrays in NumPy, keys typed
+    extra: Any  # whatever was saved with it
+    score: float | None
+    warnings: list[str]  # a line for each checkpoint that could not be used
+
+
+def steps(folder: str | os.PathLike) -> list[int]:
+    """The steps of the finished checkpoints in a folder, oldest first."""
+    found = Path(folder).glob("*") if Path(folder).exists() else ()
+    return sorted(int(p.name) for p in found if p.name.isascii() and p.name.isdecimal())
+
+
+def restore(
+    folder: str | os.PathLike,
+    step: int,
+    like: Any,
+    identity: Mapping[str, Any] | None = None,
+    made_with: Mapping[str, Any] | None = None,
+) -> Restored:
+    """Reads one checkpoint and verifies it; changes nothing, and needs no lock.
+
+    Args:
+      folder: of the checkpoints.
+      step: which one.
+      like: a pytree of arrays or `jax.ShapeDtypeStruct`, as the state must be.
+      identity: as the run's must be; None for any.
+      made_with: as the versions and the setting must be; None for any.
+
+    Returns:
+      What it holds. Nothing is cast.
+
+    Raises:
+      DamagedError: if it is not there, or not as it was written.
+      MismatchError: if it is of another state, identity or version of this library.
+    """
+    place = Path(folder).absolute() / str(step)
+    listed = _described(place)
+    if listed.get("step") != step:
+        raise DamagedError(f"checkpoint {place}: the manifest is of step {listed.get('step')}")
+    there = manifest.leaves(listed, place)
+    for field, expected, what in (
+        ("identity", identity, "is of another run"),
+        ("made_with", made_with, "was made with other versions or devices"),
+    ):
+        if expected is not None and (lines := manifest.differences(listed[field], expected)):
+            raise MismatchError(
+                f"checkpoint {place} {what}:\n" + "\n".join(f"  {line}" for line in lines)
+            )
+    wanted = {n: manifest.leaf_of(a, n) for n, a in manifest.named(like).items()}
+    manifest.check_leaves(there, wanted, place)
+    found = arrays.read(place / "arrays", there, listed["files"])
+    state = _typed(like, wanted, found)
+    return Restored(step, state, listed["extra"], listed["score"], [])
+
+
+def restore_latest(folder: str | os.PathLike, like: Any) -> Restored | None:
+    """Reads the newest sound checkpoint of whatever run; changes nothing, and needs no lock.
+
+    Args:
+      folder: of the checkpoints.
+      like: as for `restore`.
+
+    Returns:
+      What it holds; None if there has never been a checkpoint.
+
+    Raises:
+      MismatchError: if the newest sound one is of another state.
+      CheckpointError: if there are checkpoints but none is sound.
+    """
+    return newest(Path(folder).absolute(), like)
+
+
+def restore_part(
+    folder: str | os.PathLike, like: Any, part: str = "params", step: int | None = None
+) -> Restored:
+    """Reads and verifies one part of a state: the params alone, say, to fine-tune them.
+
+    Args:
+      folder: of the checkpoints.
+      like: a pytree of arrays or `jax.ShapeDtypeStruct`, as the part must be.
+      part: its name in the state: that of a field of a NamedTuple, or a key of a dict.
+      step: of the checkpoint; None for the newest that is sound.
+
+    Returns:
+      What it holds, `state` being the part.
+
+    Raises:
+      DamagedError: if there is no such checkpoint, or none is as it was written.
+      MismatchError: if its part is another.
+    """
+    folder = Path(folder).absolute()
+    warnings: list[str] = []
+    for number in reversed(steps(folder)) if step is None else (step,):
+        place = folder / str(number)
+        try:
+            listed = _described(place)
+            whole = manifest.leaves(listed, place)
+            there = {n: leaf for n, leaf in whole.items() if (n + ".").startswith(part + ".")}
+            wanted = {n: manifest.leaf_of(a, n) for n, a in manifest.named({part: like}).items()}
+            manifest.check_leaves(there, wanted, place)
+            found = arrays.read(place / "arrays", whole, listed["files"], only=there)
+        except DamagedError as error:
+            if step is not None:
+                raise
+            warnings.append(str(error))
+        else:
+            state = _typed(like, wanted, found)
+            return Restored(number, state, listed["extra"], listed["score"], warnings)
+    raise DamagedError("; ".join([f"no sound checkpoint in {folder}", *warnings]))
+
+
+def best(folder: str | os.PathLike) -> int | None:
+    """The step of the checkpoint with the least score; None if none has a score."""
+    scored = [(score, -step) for step, (score, _) in standing(Path(folder)).items() if _ok(score)]
+    return -min(scored)[1] if scored else None
+
+
+def newest(
+    folder: Path,
+    like: Any,
+    identity: Mapping[str, Any] | None = None,
+    made_with: Mapping[str, Any] | None = None,
+    aside: Callable[[Path], str] | None = None,
+) -> Restored | None:
+    warnings: list[str] = []
+    for step in reversed(steps(folder)):
+        try:
+            found = restore(folder, step, like, identity, made_with)
+        except DamagedError as error:
+            done = aside(folder / str(step)) if aside else "left where it is"
+            warnings.append(f"{error}; {done}")
+        else:
+            return found._replace(warnings=warnings)
+    damaged = sorted(p.name for p in folder.glob("*.damaged*"))
+    if damaged or warnings:
+        detail = "; ".join(warnings) or ", ".join(damaged)
+        raise CheckpointError(f"no sound checkpoint is left in {folder}: {detail}")
+    return None
+
+
+def _described(place: Path) -> dict[str, Any]:
+    if place.is_symlink():
+        raise DamagedError(f"checkpoint {place}: is a link")
+    return manifest.read(place / "manifest.json")
+
+
+def _typed(like: Any, wanted: Mapping[str, Leaf], found: Mapping[str, np.ndarray]) -> Any:
+    made = [
+        jax.random.wrap_key_data(jnp.asarray(found[n]), impl=leaf.key) if leaf.key else found[n]
+        for n, leaf in wanted.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), made)
+
+
+def _ok(score: float | None) -> bool:
+    return score is not None and score == score
+
+
+def standing(folder: Path) -> dict[int, tuple[float | None, bool]]:
+    """Of each checkpoint whose manifest is sound, its score and whether it is finite."""
+    out = {}
+    for step in steps(folder):
+        try:
+            listed = _described(folder / str(step))
+            out[step] = listed["score"], listed["finite"]
+        except CheckpointError:
+            continue
+    return out
