@@ -54,16 +54,34 @@ FLOORS = {
     "jaxlstm.data": (["jaxlstm.data"], ["numpy"]),
     "jaxlstm.train.manifest": ([], ["jax", "numpy"]),
     "jaxlstm.train.lock": (["jaxlstm.train.manifest"], []),
-    "jaxlstm.train.arrays": (["jaxlstm.train.manifest"], ["jax", "numpy", "orbax"]),
+    "jaxlstm.train.files": ([], []),
+    "jaxlstm.train.arrays": (
+        ["jaxlstm.train.manifest", "jaxlstm.train.files"],
+        ["jax", "numpy", "orbax"],
+    ),
+    "jaxlstm.train.distributed": (["jaxlstm.train.manifest"], ["jax", "numpy"]),
     "jaxlstm.train.restoring": (
         ["jaxlstm.train.manifest", "jaxlstm.train.arrays"],
         ["jax", "numpy"],
     ),
     "jaxlstm.train.checkpoints": (
-        [f"jaxlstm.train.{name}" for name in ("manifest", "lock", "arrays", "restoring")],
+        [
+            f"jaxlstm.train.{name}"
+            for name in (
+                "manifest",
+                "files",
+                "lock",
+                "arrays",
+                "distributed",
+                "restoring",
+            )
+        ],
         ["jax", "numpy"],
     ),
-    "jaxlstm.train": ([*CORE, "jaxlstm.data"], ["jax", "numpy", "optax", "orbax"]),
+    "jaxlstm.train": (
+        [*CORE, "jaxlstm.data", "jaxlstm.train.files"],
+        ["jax", "numpy", "optax", "orbax"],
+    ),
     "jaxlstm.testing": ([*SEQUENCE, "jaxlstm.testing"], ["jax", "numpy"]),
     "jaxlstm.__init__": (["jaxlstm"], []),
 }

@@ -37,17 +37,25 @@ class Config:
     label_smoothing: float = option(0.0, "of each target's weight spread over all symbols")
     uniform: float = option(0.0, "all params from U(-a, a) with this a; 0: Glorot and orthogonal")
     # optimization
-    optimizer: str = option("adamw", "adamw or sgd")
+    optimizer: str = option("adamw", "adamw, sgd or ntasgd (averaged once valid gets worse)")
     learning_rate: float = option(3e-3, "of the loss a symbol; for sgd of the sum over a window")
     schedule: str = option(
-        "linear", "linear (to zero over all steps) or epochs (flat, then a decay)"
+        "linear",
+        "linear (to zero over all steps), epochs (flat, then a decay), plateau (a decay when valid "
+        "does not get better) or constant",
     )
     warmup: int = option(50, "steps of linear warm-up, with the linear schedule")
     flat_epochs: int = option(4, "epochs at full rate, with the epochs schedule")
-    decay: float = option(0.5, "factor of the rate each epoch after these")
+    decay: float = option(0.5, "factor of the rate each epoch after these, or at a plateau")
+    plateau: int = option(2, "evaluations without a better one, and the rate decays")
+    patience: int = option(0, "evaluations without a better one, and training ends; 0: never")
+    nonmonotone: int = option(5, "of ntasgd: the newest evaluations that do not count")
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay")
     beta2: float = option(0.99, "AdamW's decay of the mean square")
     clip: float = option(1.0, "largest norm of the gradient of all params")
+    accumulate: int = option(1, "windows to an update of the params, their gradients averaged")
+    precision: str = option("float32", "of the network: float32, bfloat16 or float16")
+    begin_with: str = option("", "folder of a run whose params and vocabulary to begin with")
     batch: int = option(32, "streams of text side by side")
     window: int = option(64, "steps of truncated back-propagation through time")
     restart: float = option(0.02, "chance of each stream to begin a window from the zero carry")
@@ -56,8 +64,14 @@ class Config:
     seed: int = option(0, "of the initial params and the dropout")
     devices: int = option(
         0,
-        "devices to split the batch over; 0: all, a CPU counting as one",
+        "devices of each process to split the batch over; 0: all, a CPU counting as one",
     )
+    # several processes
+    distributed: bool = option(False, "join the processes that the cluster's launcher started")
+    coordinator: str = option("", "host:port of process 0, where no launcher tells")
+    processes: int = option(0, "how many processes there are, where no launcher tells")
+    process: int = option(-1, "which one this is, from 0, where no launcher tells")
+    deadline: int = option(100, "seconds after which a process that is silent counts as dead")
     # watching
     log_every: int = option(20, "steps between lines of metrics.jsonl")
     watch_every: int = option(0, "steps between evaluations on the valid text; 0: a tenth of all")
@@ -79,12 +93,18 @@ class Config:
 
 
 FREE = {
+    "begin_with",  # its params are
     "cache",
     "checkpoint_seconds",
     "checkpoint_steps",
     "on_save_error",
     "tensorboard",
     "elsewhere",
+    "distributed",
+    "coordinator",
+    "processes",
+    "process",
+    "deadline",
     "budget",
     "sample_length",
 }  # may change between a run and its resumption
@@ -140,8 +160,9 @@ CHOICES = {
     "corpus": ("stdlib", "tinyshakespeare"),
     "level": ("char", "word"),
     "cell": ("lstm", "peephole", "gru", "elman"),
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("linear", "epochs"),
+    "optimizer": ("adamw", "sgd", "ntasgd"),
+    "schedule": ("linear", "epochs", "plateau", "constant"),
+    "precision": ("float32", "bfloat16", "float16"),
     "on_save_error": ("stop", "continue"),
     "on_nonfinite": ACTIONS,
     "on_spike": ACTIONS,
@@ -202,7 +223,8 @@ def check(config: Config) -> None:
         "vocabulary": 2, "layers": 1, "hidden": 1, "embedding": 1, "batch": 1, "window": 1,
         "log_every": 1, "ngram_order": 1, "steps": 0, "warmup": 0, "devices": 0, "train_limit": 0,
         "held_out_limit": 0, "watch_every": 0, "watch_symbols": 2, "sample_length": 0,
-        "checkpoint_steps": 0, "spike": 0, "budget": 0,
+        "checkpoint_steps": 0, "processes": 0, "process": -1, "deadline": 1, "spike": 0,
+        "budget": 0, "plateau": 0, "patience": 0, "nonmonotone": 0, "accumulate": 1,
     }  # fmt: skip
     for name, least in at_least.items():
         if getattr(config, name) < least:

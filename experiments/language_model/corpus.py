@@ -40,8 +40,8 @@ class Data(NamedTuple):
     report: list[str]  # lines to show
 
 
-def load(config: Config) -> Data:
-    """The config's texts as numbers.
+def load(config: Config, vocabulary: Vocabulary | None = None) -> Data:
+    """The config's texts as numbers, of that vocabulary or that of the training text.
 
     Raises:
       ValueError: if a file is missing, empty or not UTF-8.
@@ -54,7 +54,8 @@ def load(config: Config) -> Data:
     for name, symbols in (("train", train), ("valid", valid), ("test", test)):
         if len(symbols) < 2:
             raise ValueError(f"the {name} text has {len(symbols)} symbols: at least 2 are needed")
-    vocabulary = Vocabulary.build(train, config.vocabulary if config.level == "word" else None)
+    size = config.vocabulary if config.level == "word" else None
+    vocabulary = vocabulary or Vocabulary.build(train, size)
     encoded = [vocabulary.encode(s) for s in (train, valid, test)]
     digest = hashlib.sha256("\0".join(vocabulary.symbols).encode())
     for tokens in encoded:

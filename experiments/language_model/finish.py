@@ -10,10 +10,12 @@ import numpy as np
 from experiments.language_model import ngram
 from experiments.language_model.config import Config
 from experiments.language_model.corpus import Data
-from experiments.language_model.report import learning_curve, summary, write_json
+from experiments.language_model.report import learning_curve, say, summary, write_json
 from experiments.language_model.sample import sample
 from experiments.language_model.step import evaluator
 from experiments.language_model.train import Trained
+from jaxlstm.train import distributed
+from jaxlstm.train.files import replace
 from jaxlstm.train.metrics import Metrics
 
 
@@ -26,8 +28,8 @@ def finish(
     check: Callable[[], Any],
 ) -> dict[str, Any]:
     """What `metrics.json` holds, written there, beside the picture and the sample."""
-    print("evaluating over the whole held-out texts", flush=True)
-    params = jax.device_put(trained.params, jax.local_devices()[0])
+    say("evaluating over the whole held-out texts")
+    params = trained.params
     evaluate = evaluator(config, check)
     test = evaluate(params, data.test)
     same = np.array_equal(data.test, data.valid)
@@ -52,11 +54,13 @@ def finish(
         "params": sum(a.size for a in jax.tree.leaves(params)),
         "valid_is_test": same,
     }
+    if not distributed.leads():
+        return result
     learning_curve(folder / "learning_curve.png", metrics.lines(), result, config)
     check()
     text = "".join(
         sample(config, data.vocabulary, params, "\n", config.sample_length, seed=config.seed)
     )
-    (folder / "sample.txt").write_text(text, encoding="utf-8")
+    replace(folder / "sample.txt", text.encode())
     write_json(folder / "metrics.json", result)
     return result

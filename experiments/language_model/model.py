@@ -32,7 +32,7 @@ def cells(config: Config) -> tuple[jl.Cell, ...]:
 def init(config: Config, key: Array, symbols: int) -> ModelParams:
     keys = jax.random.split(key, config.layers + 2)
     sizes = [config.embedding] + [config.hidden] * config.layers
-    of_step = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
+    of_step = [jax.ShapeDtypeStruct((size,), jnp.result_type(float)) for size in sizes]
     layers = (c.init(k, x) for c, k, x in zip(cells(config), keys[2:], of_step, strict=False))
     params = ModelParams(
         jax.random.normal(keys[0], (symbols, config.embedding)) * config.embedding**-0.5,
@@ -49,10 +49,17 @@ def init(config: Config, key: Array, symbols: int) -> ModelParams:
 
 def initial_carry(config: Config, params: ModelParams, batch: int) -> tuple[Any, ...]:
     carries = []
-    for c, p in zip(cells(config), params.layers, strict=True):
-        x = jax.ShapeDtypeStruct((batch, p.w_x.shape[0]), jnp.float32)
+    for c, p in zip(cells(config), in_precision(config, params).layers, strict=True):
+        x = jax.ShapeDtypeStruct((batch, p.w_x.shape[0]), p.w_x.dtype)
         carries.append(c.initial_carry(p, x))
     return tuple(carries)
+
+
+def in_precision(config: Config, params: ModelParams) -> ModelParams:
+    """The params as the network computes with them; those of float32 stay what they are."""
+    if config.precision == "float32":
+        return params
+    return jax.tree.map(lambda a: a.astype(config.precision), params)
 
 
 def logits(
@@ -67,6 +74,7 @@ def logits(
       tokens: (T, B) integers.
       key: for dropout; None for none.
     """
+    params = in_precision(config, params)
     rate, weight_rate = (config.dropout, config.weight_drop) if key is not None else (0.0, 0.0)
     keys = jax.random.split(key, 2 * config.layers + 1) if key is not None else None
     dropped = lambda n, h: dropout(keys[n], rate, h) if rate else h
@@ -77,7 +85,8 @@ def logits(
         h = h if n == 0 and not config.embedding_dropout else dropped(n, h)
         after, h = jl.scan(c, p, h, carry[n])
         carries.append(after)
-    return tuple(carries), dropped(config.layers, h) @ params.w_out + params.b_out
+    scores = dropped(config.layers, h) @ params.w_out + params.b_out
+    return tuple(carries), scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
 
 
 def dropout(key: Array, rate: float, h: Array) -> Array:

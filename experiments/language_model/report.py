@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.language_model.config import Config
-from experiments.language_model.workdir import write
+from jaxlstm.train import distributed
+from jaxlstm.train.files import replace
+
+
+def say(*lines: str) -> None:
+    """Prints, in one of the processes."""
+    if distributed.leads():
+        print(*lines, flush=True)
 
 
 def summary(config: Config, nats: float) -> dict[str, float]:
@@ -17,7 +24,7 @@ def summary(config: Config, nats: float) -> dict[str, float]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    write(path, json.dumps(content, indent=1) + "\n")
+    replace(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def table(config: Config, result: dict[str, Any]) -> str:

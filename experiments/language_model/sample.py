@@ -11,8 +11,8 @@ from jax import Array
 
 from experiments.language_model import model, workdir
 from experiments.language_model.config import Config
+from experiments.language_model.pretrained import params_of
 from jaxlstm.data.text import END_OF_LINE, Vocabulary, words
-from jaxlstm.train import restoring
 
 
 @partial(jax.jit, static_argnums=0)
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
             )
     folder = Path(given.workdir)
     config, vocabulary = workdir.load(folder)
-    params, warnings = stored_params(config, vocabulary, folder / "checkpoints", given.which)
+    params, warnings = params_of(config, vocabulary, folder / "checkpoints", given.which)
     unknown = int(
         (
             vocabulary.encode(words(given.prompt) if config.level == "word" else given.prompt) == 0
@@ -110,13 +110,3 @@ def main(arguments: list[str]) -> None:
     ):  # fmt: skip
         print(piece, end="", flush=True)
     print()
-
-
-def stored_params(
-    config: Config, vocabulary: Vocabulary, folder: Path, which: str
-) -> tuple[model.ModelParams, list[str]]:
-    """The params of the newest or best sound checkpoint, and what is wrong with newer ones."""
-    like = jax.eval_shape(partial(model.init, config, symbols=len(vocabulary)), jax.random.key(0))
-    step = restoring.best(folder) if which == "best" else None
-    found = restoring.restore_part(folder, like, step=step)
-    return found.state, found.warnings

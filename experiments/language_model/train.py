@@ -7,20 +7,37 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from flax.training.early_stopping import EarlyStopping
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from experiments.language_model import model
 from experiments.language_model.config import Config
 from experiments.language_model.corpus import Data
-from experiments.language_model.state import State, initial_state, optimizer
-from experiments.language_model.step import SPECS, Seen, evaluator, train_step
+from experiments.language_model.report import say
+from experiments.language_model.state import (
+    State,
+    best_params,
+    initial_state,
+    optimizer,
+    plateau,
+)
+from experiments.language_model.step import (
+    Seen,
+    batch_shardings,
+    evaluator,
+    state_shardings,
+    train_step,
+)
 from jaxlstm.data.text import Streams
-from jaxlstm.train import guard
+from jaxlstm.train import distributed, guard
+from jaxlstm.train.averaging import begun, triggers
 from jaxlstm.train.checkpoints import Checkpoints
 from jaxlstm.train.interruption import Interruption, StopRequestedError
 from jaxlstm.train.manifest import CheckpointError
 from jaxlstm.train.metrics import Metrics
+
+NOTHING, SAVE, STOP = 0, 1, 2  # what a process may wish to do between two steps
 
 
 class Trained(NamedTuple):
@@ -36,8 +53,9 @@ def train(
     metrics: Metrics,
     store: Checkpoints,
     stop: Interruption,
+    params: model.ModelParams | None = None,
 ) -> Trained:
-    """Trains, or goes on training, to the last step.
+    """Trains, from params if there are, or goes on training, to the last step.
 
     Raises:
       StopRequestedError: if it was told to stop; everything is saved.
@@ -46,35 +64,50 @@ def train(
     """
     steps = config.steps or math.ceil(config.epochs * streams.windows)
     watch_every = config.watch_every or max(1, steps // 10)
-    devices = use_devices(config)
+    devices, alone = use_devices(config), jax.process_count() == 1
     mesh = Mesh(np.array(devices), ("data",))
     rule = optimizer(config, steps, streams.windows)
     policy = guard.Policy(config.on_nonfinite, config.on_spike, config.budget)
-    step_function, evaluate = train_step(config, rule, mesh), evaluator(config, stop.check)
+    # Several processes stop after the same step or not at all.
+    check = stop.check if alone else lambda: None
+    step_function, evaluate = train_step(config, rule, mesh), evaluator(config, check)
+    agreement = distributed.Agreement()
+    ours = sum(d.process_index == jax.process_index() for d in devices)
     symbols = config.batch * config.window
 
     begin = partial(initial_state, config, rule, len(data.vocabulary))
-    like = jax.eval_shape(begin)
+    like = jax.eval_shape(begin, params=params)
     restored = store.restore(like)
-    step, seconds, pending = 0, 0.0, []
+    cut = metrics.cut if distributed.leads() else lambda step: None
+    step, seconds, pending, unwritten, scores = 0, 0.0, [], [], []
     if restored is None:
-        state = jax.jit(begin)()
-        metrics.cut(0)
+        state = jax.jit(begin)(params=params)
+        cut(0)
     else:
         step, state, extra = restored.step, restored.state, restored.extra
         seconds, pending = extra["seconds"], [Seen(*seen) for seen in extra["pending"]]
+        scores = extra["scores"]
         streams.set_state(extra["streams"])
-        metrics.cut(step - 1 if pending else step)
+        cut(step - 1 if pending else step)
         for line in [*restored.warnings, f"going on after step {step:,} of {steps:,}"]:
-            print(line, flush=True)
-    state = placed(state, mesh)
+            say(line)
+    shardings, over_batch = state_shardings(mesh, like), batch_shardings(mesh)
+    state = distributed.placed(state, shardings)
     size = sum(a.size for a in jax.tree.leaves(state.params))
-    print(f"model: {model.cells(config)[0]} x {config.layers}, {size:,} params", flush=True)
+    say(f"model: {model.cells(config)[0]} x {config.layers}, {size:,} params")
     each = config.batch // len(devices)
-    print(f"devices: {len(devices)} x {devices[0].device_kind}, {each} streams on each", flush=True)
+    say(f"devices: {len(devices)} x {devices[0].device_kind}, {each} streams on each")
+
+    def tell(*lines):
+        unwritten.extend(lines)
+        while unwritten:
+            if distributed.leads():
+                metrics.add(unwritten[0])
+            del unwritten[0]
 
     def save(score):
-        extra = {"seconds": seconds, "streams": streams.get_state()}
+        extra = {"seconds": seconds, "streams": streams.get_state(), "scores": scores}
+        tell()  # a resumption counts on the lines before it
         metrics.sync()
         store.save(step, state, {**extra, "pending": as_numbers(pending)}, score)
 
@@ -95,11 +128,14 @@ def train(
         unit=" symbols",
         unit_scale=True,
         mininterval=1,
+        disable=not distributed.leads(),
     ) as bar:
+        announce = bar.write if distributed.leads() else lambda line: None
         while True:
             survive(store.poll)
             action, score = "", None
             at_watch = step % watch_every == 0 or step == steps
+            over = step == steps or ended(config, scores)
             if pending and (step % config.log_every == 0 or at_watch):
                 seen = Seen(*np.array(as_numbers(pending)).T)
                 now = time.perf_counter()
@@ -109,49 +145,79 @@ def train(
                 bar.set_postfix_str(f"{line['train_nats']:.3f} nats")
                 action, why = policy.action(seen.verdict, int(seen.bad[-1]))
                 if action == "stop":
-                    survive(partial(metrics.add, {"step": step, "event": "stop", "why": why}))
+                    survive(partial(tell, {"step": step, "event": "stop", "why": why}))
                     raise FloatingPointError(f"step {step:,}: {why}")
                 if at_watch:
                     try:
-                        score = evaluate(state.params, data.valid[: config.watch_symbols])
+                        params = distributed.here(best_params(state))
+                        score = evaluate(params, data.valid[: config.watch_symbols])
                     except StopRequestedError:
                         save(None)  # with what is pending: the same step is watched again
                         store.wait()
                         raise
                     line["valid_nats"] = score
-                    bar.write(
+                    scores = [*scores, score]
+                    state = watched(config, state, scores)
+                    over = over or ended(config, scores)
+                    announce(
                         f"step {step:,}: {line['train_nats']:.3f} nats in training, "
                         f"{score:.3f} on valid"
                     )
                     began = time.perf_counter()  # the clock is that of training alone
                 pending = []
-                survive(partial(metrics.add, line))
+                survive(partial(tell, line))
                 if action:
                     event = {"step": step, "event": action, "why": why}
                     if action == "rollback" and (before := store.restore(like)) is not None:
-                        state = placed(before.state._replace(guard=state.guard), mesh)
+                        state = distributed.placed(before.state, shardings)._replace(
+                            guard=state.guard
+                        )
                         event["to"] = before.step
-                    survive(partial(metrics.add, event))
-                    bar.write(f"step {step:,}: {action}: {why}")
+                    survive(partial(tell, event))
+                    announce(f"step {step:,}: {action}: {why}")
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             late = time.perf_counter() - saved > config.checkpoint_seconds
-            if step != saved_at and (due or late or at_watch or action or stop.requested):
-                survive(partial(save, score))
+            wish = STOP if stop.requested else SAVE if late else NOTHING
+            do = wish if alone else agreement.reached()
+            if step != saved_at and (due or do or at_watch or action):
+                needed = do == STOP or over
+                save(score) if needed else survive(partial(save, score))
                 saved, saved_at = time.perf_counter(), step
-            if step == steps:
+            if over:
                 break
-            if stop.requested:
+            if do == STOP:
                 store.wait()
                 stop.check()
+                raise StopRequestedError("another process")
             tokens, targets, fresh = next(streams)
-            state, seen = step_function(state, step, tokens, targets, fresh)
+            batch = tokens, targets, np.full(ours, wish)
+            state, seen = step_function(state, step, *distributed.spread(batch, over_batch), fresh)
             pending.append(seen)
+            agreement.ask(seen.wish)
             step += 1
             bar.update(symbols)
             if len(pending) > 2:
                 jax.block_until_ready(pending[-3])  # the bar and the clock keep up
     store.wait()
-    return Trained(state.params, step, seconds)
+    return Trained(distributed.here(best_params(state)), step, seconds)
+
+
+def watched(config: Config, state: State, scores: list[float]) -> State:
+    """The state after an evaluation, by which rates decay and averages begin."""
+    if config.schedule == "plateau":
+        _, after = plateau(config).update({}, state.plateau, value=scores[-1])
+        state = state._replace(plateau=after)
+    if state.average is not None and triggers(scores, config.nonmonotone):
+        state = state._replace(average=begun(state.average, state.params))
+    return state
+
+
+def ended(config: Config, scores: list[float]) -> bool:
+    """Whether the valid text says that more training makes nothing better."""
+    early = EarlyStopping(patience=config.patience - 1)
+    for score in scores if config.patience else ():
+        early = early.update(score)
+    return early.should_stop
 
 
 def as_numbers(pending: list[Seen]) -> list[list[float]]:
@@ -168,18 +234,23 @@ def said(seen: Seen) -> dict[str, Any]:
     return line
 
 
-def placed(state: State, mesh: Mesh) -> State:
-    """The state on the devices."""
-    put = lambda part, spec: jax.device_put(part, NamedSharding(mesh, spec))
-    return State(*map(put, state, SPECS))
-
-
 def use_devices(config: Config) -> list[jax.Device]:
-    """The devices that the batch is split over: as many as divide it."""
-    devices = jax.local_devices()
-    count = min(config.devices or len(devices), len(devices))
-    if config.devices > len(devices):
-        raise ValueError(f"--devices: {config.devices} are asked for, {len(devices)} are here")
-    while config.batch % count:
+    """The devices that the batch is split over: alone, as many of them as divide it.
+
+    Raises:
+      ValueError: if there are not so many.
+    """
+    here = jax.local_device_count()
+    count = config.devices or here
+    if count > here:
+        raise ValueError(f"--devices: {count} are asked for, {here} are here")
+    processes = jax.process_count()
+    while processes == 1 and config.batch % count:
         count -= 1
-    return devices[:count]
+    if config.batch % (count * processes):
+        raise ValueError(
+            f"--batch: {config.batch} streams can't be divided among {processes} processes with "
+            f"{count} devices each"
+        )
+    numbers = [[d for d in jax.devices() if d.process_index == n] for n in range(processes)]
+    return [d for of_one in numbers for d in of_one[:count]]

@@ -2,32 +2,27 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from experiments.language_model.config import FREE, Config
 from experiments.language_model.corpus import Data
 from jaxlstm.data.text import Vocabulary
+from jaxlstm.train.files import replace
 from jaxlstm.train.manifest import differences
 
-
-def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    beside = path.with_name(path.name + ".writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+# What a run that was killed while it claimed its folder may have left there.
+BEGUN = {"vocabulary.json", "vocabulary.json.writing", "config.json.writing", "LOCK"}
 
 
-def claim(folder: Path, config: Config, data: Data) -> dict[str, Any]:
-    """Makes the folder, or checks that it is of the same run; returns what tells it from others.
-
-    Raises:
-      ValueError: if it belongs to another configuration, saying what differs, or is in use
-        for something else.
-    """
+def identity(config: Config, data: Data, learned: str) -> dict[str, Any]:
+    """What tells a run from others; `learned` is the fingerprint of what it begins with."""
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE}
-    identity = {**fields, "text": data.fingerprint}
+    return {**fields, "text": data.fingerprint, "learned": learned}
+
+
+def check(folder: Path, identity: dict[str, Any]) -> None:
+    """Raises ValueError if a folder belongs to another run, or is in use for something else."""
     path = folder / "config.json"
     if path.exists():
         try:
@@ -40,14 +35,19 @@ def claim(folder: Path, config: Config, data: Data) -> dict[str, Any]:
                 + "".join(f"  {line}\n" for line in lines)
                 + "use another --workdir, or delete that one"
             )
-        return identity
-    if folder.exists() and any(folder.iterdir()):
+        return
+    inside = [*folder.glob("*"), *(folder / "checkpoints").glob("*")]
+    if any(p.name not in BEGUN for p in inside if p != folder / "checkpoints"):
         raise ValueError(f"{folder} is not empty and holds no run; use another --workdir")
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "vocabulary.json", json.dumps(data.vocabulary.symbols))
-    stored = {"identity": identity, "config": dataclasses.asdict(config)}
-    write(path, json.dumps(stored, indent=1))
-    return identity
+
+
+def claim(folder: Path, identity: dict[str, Any], config: Config, vocabulary: Vocabulary) -> None:
+    """Writes down whose a folder is, and the vocabulary; its lock must be held."""
+    path = folder / "config.json"
+    if not path.exists():
+        replace(folder / "vocabulary.json", json.dumps(vocabulary.symbols).encode())
+        stored = {"identity": identity, "config": dataclasses.asdict(config)}
+        replace(path, json.dumps(stored, indent=1).encode())
 
 
 def load(folder: Path) -> tuple[Config, Vocabulary]:

@@ -9,9 +9,9 @@ can grow when it is read.
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxlstm.train.manifest import MOST, DamagedError, Leaf
+from jaxlstm.train.files import contents, sync
+from jaxlstm.train.manifest import DamagedError, Leaf
 
 # Orbax's own files, beside the arrays' folders.
 OWN = ("_METADATA", "_CHECKPOINT_METADATA", "commit_success.txt")
@@ -38,7 +39,7 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int
     """
     full = {name: a for name, a in arrays.items() if a.size}
     if full:
-        with _checkpointer(_Writing) as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(folder, full)
     else:
         folder.mkdir()
@@ -74,7 +75,7 @@ def read(
         _check_files(folder, leaves, files)
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"checkpoint {folder.parent}: {error}") from error
     wanted = {n: leaf for n, (leaf, _) in leaves.items() if only is None or n in only}
     full = {n for n, leaf in wanted.items() if leaf.nbytes}
@@ -89,21 +90,29 @@ def read(
                         item=dict.fromkeys(full, 0), restore_args=as_numpy, partial_restore=True
                     ),
                 )
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a storage library says of damaged files
         raise DamagedError(f"checkpoint {folder.parent}: can't be read ({error})") from error
-    out = {}
     for name, leaf in wanted.items():
-        a = stored[name] if name in full else np.zeros(leaf.shape, jnp.dtype(leaf.dtype))
-        if a.shape != leaf.shape or str(a.dtype) != leaf.dtype or digest(a) != leaves[name][1]:
+        if name not in full:
+            stored[name] = np.zeros(leaf.shape, jnp.dtype(leaf.dtype))
+        if not isinstance(a := stored.get(name), np.ndarray):
+            raise DamagedError(f"checkpoint {folder.parent}: {name} is no array")
+        if (a.shape, str(a.dtype)) != (leaf.shape, leaf.dtype):
             raise DamagedError(f"checkpoint {folder.parent}: {name} is damaged")
-        out[name] = a
-    return out
+    for name, sha256 in digests({name: stored[name] for name in wanted}).items():
+        if sha256 != leaves[name][1]:
+            raise DamagedError(f"checkpoint {folder.parent}: {name} is damaged")
+    return {name: stored[name] for name in wanted}
 
 
-def digest(array: np.ndarray) -> str:
-    """The SHA-256 of an array's bytes."""
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return hashlib.sha256(raw.data).hexdigest()
+def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The SHA-256 of each array's bytes, a few side by side: hashing holds no lock."""
+    raw = [np.ascontiguousarray(a).reshape(-1).view(np.uint8).data for a in arrays.values()]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        hashes = pool.map(lambda r: hashlib.sha256(r).hexdigest(), raw)
+        return dict(zip(arrays, hashes, strict=True))
 
 
 def on_host(tree: Any) -> Any:
@@ -128,31 +137,13 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def sync(path: Path) -> None:
-    """Makes a file, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(path: Path) -> None:
-    """Deletes a file, a link (and not what it leads to) or a folder."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path)
-
-
-class _Writing(ocp.PyTreeCheckpointHandler):
-    def finalize(self, directory: Any) -> None:
-        """Nothing: Orbax's merges what processes wrote apart, and warns where they did not."""
-
-
-def _checkpointer(kind: type = ocp.PyTreeCheckpointHandler) -> ocp.Checkpointer:
+def _checkpointer() -> ocp.Checkpointer:
     alone = _alone()
-    handler = kind(use_ocdbt=False, use_compression=False, multiprocessing_options=alone)
+    handler = ocp.PyTreeCheckpointHandler(
+        use_ocdbt=False, use_compression=False, multiprocessing_options=alone
+    )
+    # Orbax's own merges what processes wrote apart, and warns where they did not.
+    handler.finalize = lambda directory: None
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
@@ -194,19 +185,18 @@ def _check_files(
     for where, size in expected.items():
         if (there := _check_kind(folder / where, stat.S_ISREG, "file").st_size) != size:
             raise ValueError(f"{where} has {there:,} bytes instead of {size:,}")
+    most = 4096 + 1024 * len(full)  # names have 240 characters, and stand there twice
     for where in sorted(small):
         size, sha256 = files[where]
-        if type(size) is not int or not 0 <= size <= MOST:
+        if type(size) is not int or not 0 <= size <= most:
             raise ValueError(f"{where} has {size} bytes, says the manifest")
-        _check_kind(folder / where, stat.S_ISREG, "file")
-        with (folder / where).open("rb") as file:
-            raw = file.read(size + 1)
+        raw = contents(folder / where, size + 1)
         if len(raw) != size or hashlib.sha256(raw).hexdigest() != sha256:
             raise ValueError(f"{where} is damaged")
         if where.endswith("/.zarray"):
-            _check_zarr(json.loads(raw), full[where.removesuffix("/.zarray")], where)
-        elif where == "_METADATA" and json.loads(raw).get("use_zarr3"):
-            raise ValueError("the arrays are in another format than Zarr 2")
+            _check_zarr(json.loads(raw.decode()), full[where.removesuffix("/.zarray")], where)
+        elif where == "_METADATA":
+            _check_tree(json.loads(raw.decode()), set(full))
 
 
 def _check_kind(path: Path, is_kind: Any, kind: str) -> os.stat_result:
@@ -216,11 +206,28 @@ def _check_kind(path: Path, is_kind: Any, kind: str) -> os.stat_result:
     return status
 
 
+def _check_tree(description: Mapping[str, Any], names: set[str]) -> None:
+    """Orbax builds the tree that is described before it looks for arrays: it must be a flat one."""
+    if description.get("use_zarr3") or description.get("use_ocdbt"):
+        raise ValueError("the arrays are in another format than Zarr 2")
+    found = []
+    for entry in description["tree_metadata"].values():
+        value = entry["value_metadata"]
+        if (value["value_type"], value["skip_deserialize"]) != ("np.ndarray", False):
+            raise ValueError(f"_METADATA says {value!r}"[:200])
+        found += [(key["key"], key["key_type"]) for key in entry["key_metadata"]]
+    if len(found) != len(names) or set(found) != {(name, 2) for name in names}:
+        raise ValueError("_METADATA is of other arrays")
+
+
 def _check_zarr(description: Mapping[str, Any], leaf: Leaf, where: str) -> None:
     """Reading allocates what a description says: it must be the manifest's."""
+    dtype = np.dtype(jnp.dtype(leaf.dtype))
     plain = {
         "chunks": list(leaf.shape),
         "compressor": None,
+        # Of a wide one TensorStore takes the room before it looks for it, and aborts.
+        "dtype": dtype.str if dtype.isbuiltin == 1 else dtype.name,
         "dimension_separator": ".",
         "fill_value": None,
         "filters": None,
@@ -231,5 +238,5 @@ def _check_zarr(description: Mapping[str, Any], leaf: Leaf, where: str) -> None:
     for field, value in plain.items():
         if description.get(field) != value:
             raise ValueError(f"{where} says {field} {description.get(field)!r}, not {value!r}")
-    if set(description) != {*plain, "dtype"}:
+    if set(description) != set(plain):
         raise ValueError(f"{where} says more than it should: {sorted(description)}")

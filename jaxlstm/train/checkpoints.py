@@ -9,6 +9,7 @@ and the newest sound one is used.
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlstm.train import arrays, manifest, restoring
+from jaxlstm.train import arrays, distributed, manifest, restoring
+from jaxlstm.train.files import remove, sync
 from jaxlstm.train.lock import Lock
 from jaxlstm.train.manifest import Leaf, SaveError
 
@@ -153,6 +155,21 @@ class Checkpoints:
           CheckpointError: if there are checkpoints but none is sound.
         """
         self.wait()
+        if jax.process_count() == 1:
+            return self._newest(like)
+        kinds = [manifest.leaf_of(a) for a in jax.tree.leaves(like)]
+
+        def find():
+            found = self._newest(like)
+            return found and (jax.tree.leaves(arrays.on_host(found.state)), found[:1] + found[2:])
+
+        if (found := distributed.told(find, kinds)) is None:
+            return None
+        leaves, (step, *more) = found
+        state = restoring.typed(like, kinds, leaves)
+        return restoring.Restored(step, state, *more)
+
+    def _newest(self, like: Any) -> restoring.Restored | None:
         return restoring.newest(
             self.folder,
             like,
@@ -183,23 +200,24 @@ class Checkpoints:
         more: Mapping[str, Any],
     ) -> None:
         writing, final = self.folder / f"{step}.writing", self.folder / str(step)
-        hashed = {n: (leaves[n], arrays.digest(a)) for n, a in copies.items()}
-        arrays.remove(writing)
+        hashed = {n: (leaves[n], sha256) for n, sha256 in arrays.digests(copies).items()}
         try:
+            for left in _left(self.folder, "writing"):  # of a save that failed
+                remove(left)
             writing.mkdir()
             files = arrays.write(writing / "arrays", copies)
             listed = manifest.make(step, hashed, files, **more)
             manifest.write(writing / "manifest.json", listed)
-            arrays.sync(writing)
+            sync(writing)
             again = manifest.read(writing / "manifest.json")
             arrays.read(writing / "arrays", manifest.leaves(again, writing), again["files"])
             if final.exists() or final.is_symlink():
                 final.rename(self.folder / f"{step}.replaced")
             writing.rename(final)
-            arrays.sync(self.folder)
+            sync(self.folder)
         except Exception as error:  # whatever a storage library says of a full disk
             with contextlib.suppress(OSError):
-                arrays.remove(writing)  # which gives room again
+                remove(writing)  # which gives room again
             raise SaveError(f"checkpoint {final} could not be written: {error}") from error
         try:
             _prune(self.folder, self._keep)
@@ -213,11 +231,11 @@ def _is_finite(array: np.ndarray) -> bool:
 
 def _set_aside(place: Path) -> str:
     name, count = f"{place.name}.damaged", 1
-    while (place.parent / name).exists():
+    while os.path.lexists(place.parent / name):
         count += 1
         name = f"{place.name}.damaged{count}"
     place.rename(place.parent / name)
-    arrays.sync(place.parent)
+    sync(place.parent)
     return f"set aside as {name}"
 
 
@@ -229,16 +247,22 @@ def _prune(folder: Path, keep: int) -> None:
     for step in standing:
         if step not in kept:
             leaving = folder / f"{step}.deleting"
-            arrays.remove(leaving)
+            remove(leaving)
             (folder / str(step)).rename(leaving)
-    for left in [*folder.glob("*.deleting"), *folder.glob("*.replaced")]:
-        arrays.remove(left)
+    for left in _left(folder, "deleting", "replaced"):
+        remove(left)
 
 
 def _tidy(folder: Path) -> None:
     """Takes away what a killed writer left; what it had moved to make room goes back."""
-    for replaced in folder.glob("*.replaced"):
-        if not replaced.with_suffix("").exists():
+    for replaced in _left(folder, "replaced"):
+        if not os.path.lexists(replaced.with_suffix("")):
             replaced.rename(replaced.with_suffix(""))
-    for left in [*folder.glob("*.writing"), *folder.glob("*.deleting"), *folder.glob("*.replaced")]:
-        arrays.remove(left)
+    for left in _left(folder, "writing", "deleting", "replaced"):
+        remove(left)
+
+
+def _left(folder: Path, *kinds: str) -> list[Path]:
+    """What a writer left there of its own: `STEP.KIND`, and no file of another name."""
+    pattern = rf"[0-9]+\.({'|'.join(kinds)})"
+    return [path for path in folder.iterdir() if re.fullmatch(pattern, path.name)]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-GOOD, NONFINITE, SPIKE = 0, 1, 2
+GOOD, NONFINITE, SPIKE, EXCUSED = 0, 1, 2, 3
 ACTIONS = ("skip", "rollback", "stop")
 _DECAY = 0.98  # of the running mean and variance of the loss: some fifty steps
 _SETTLING = 100  # good steps before a leap can be told from the beginning's
@@ -32,7 +32,13 @@ def initial_guard() -> Guard:
     return Guard(zero, zero, none, none)
 
 
-def judge(guard: Guard, loss: Array, *norms: Array, spike: float = 0.0) -> tuple[Array, Guard]:
+def judge(
+    guard: Guard,
+    loss: Array,
+    *norms: Array,
+    spike: float = 0.0,
+    excused: Array | bool = False,
+) -> tuple[Array, Guard]:
     """Whether a step may be made.
 
     Args:
@@ -41,9 +47,11 @@ def judge(guard: Guard, loss: Array, *norms: Array, spike: float = 0.0) -> tuple
       *norms: () each: of the gradient, of the update.
       spike: how many standard deviations a loss may be above the running mean, both over some
         fifty steps; 0 for any number.
+      excused: () whether a gradient that is not finite is nothing bad, as of a loss that was
+        scaled too much; a loss that is not finite is.
 
     Returns:
-      () int32: GOOD, NONFINITE or SPIKE; and the guard after the step.
+      () int32: GOOD, NONFINITE, SPIKE or EXCUSED; and the guard after the step.
     """
     loss = loss.astype(jnp.float32)
     finite = jnp.isfinite(loss)
@@ -52,7 +60,8 @@ def judge(guard: Guard, loss: Array, *norms: Array, spike: float = 0.0) -> tuple
     over = loss - guard.mean
     settled = guard.good >= _SETTLING
     leap = settled & (over > spike * jnp.sqrt(guard.variance)) if spike else jnp.zeros((), bool)
-    verdict = jnp.where(finite, jnp.where(leap, SPIKE, GOOD), NONFINITE).astype(jnp.int32)
+    wrong = jnp.where(excused & jnp.isfinite(loss), EXCUSED, NONFINITE)
+    verdict = jnp.where(finite, jnp.where(leap, SPIKE, GOOD), wrong).astype(jnp.int32)
     # The mean of the first steps is their plain mean, and so is the variance.
     weight = jnp.maximum(1 - _DECAY, 1 / (guard.good + 1))
     after = Guard(
@@ -61,7 +70,8 @@ def judge(guard: Guard, loss: Array, *norms: Array, spike: float = 0.0) -> tuple
         guard.good + 1,
         guard.bad,
     )
-    return verdict, choose(verdict, after, guard._replace(bad=guard.bad + 1))
+    bad = guard.bad + (verdict != EXCUSED).astype(jnp.int32)
+    return verdict, choose(verdict, after, guard._replace(bad=bad))
 
 
 def choose(verdict: Array, new: Any, old: Any) -> Any:

@@ -1,9 +1,12 @@
 """One writer at a time: a lock on a file that the operating system drops with its process."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -39,9 +42,10 @@ class Lock:
             if path.exists() and _file(path.stat()) in self._held:
                 # Closing any descriptor of the file would drop this process's lock on it.
                 raise LockedError(f"{path.parent} is being written by this process already")
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             self._descriptor = os.open(path, flags)
             try:
+                _check_own(path, os.fstat(self._descriptor))
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
                 owner = os.read(self._descriptor, 1000).decode(errors="replace").strip()
@@ -50,11 +54,15 @@ class Lock:
                     f"{path.parent} is being written by another process"
                     + (f": {owner}" if owner else "")
                 ) from error
+            except OSError:
+                os.close(self._descriptor)
+                raise
             self._file = _file(os.fstat(self._descriptor))
             self._held.add(self._file)
         who = {"host": socket.gethostname(), "pid": os.getpid()}
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(who).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk may still be read
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(who).encode(), 0)
 
     def release(self) -> None:
         """Gives the lock back; again is nothing."""
@@ -63,6 +71,12 @@ class Lock:
                 self._held.discard(self._file)
                 os.close(self._descriptor)
                 self._descriptor = -1
+
+
+def _check_own(path: Path, status: os.stat_result) -> None:
+    """Raises OSError if writing there would change what has another name too."""
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise OSError(errno.EINVAL, "not a file of that one name", str(path))
 
 
 def _file(status: os.stat_result) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import reprlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlstm.train.files import contents
+
 FORMAT = 2
-MOST = 1 << 26  # bytes of a manifest: far more than any state needs
+MOST = 1 << 24  # bytes of a manifest: far more than any state needs, and 35 times that in memory
+FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("arrays", "files", "identity", "made_with"), (dict,)),
+    **{"step": (int,), "score": (float, type(None)), "finite": (bool,), "extra": ()},
+}  # and of which types, if not any
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint")
 
 
@@ -141,13 +148,14 @@ def read(path: Path) -> dict[str, Any]:
       MismatchError: if another version of this library wrote it.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            raw = file.read(MOST + 1)
+        raw = contents(path, MOST + 1)
         if len(raw) > MOST:
             raise DamagedError(f"checkpoint {path.parent}: the manifest is over {MOST:,} bytes")
-        stored = json.loads(raw)
+        stored = json.loads(raw.decode())  # and no other encoding than the one it is written in
         manifest = stored["manifest"]
         sound = stored["sha256"] == _sha256(_canonical(manifest).encode())
+        if not isinstance(manifest, dict):
+            raise TypeError(f"it is a {type(manifest).__name__}")
     except (CheckpointError, PermissionError):
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -159,6 +167,9 @@ def read(path: Path) -> dict[str, Any]:
         raise MismatchError(
             f"checkpoint {path.parent} is of format {found}, and this version reads {FORMAT}"
         )
+    for field, kinds in FIELDS.items():
+        if field not in manifest or (kinds and type(manifest[field]) not in kinds):
+            raise DamagedError(f"checkpoint {path.parent}: no sound manifest ({field} is amiss)")
     return manifest
 
 
@@ -169,8 +180,12 @@ def leaves(manifest: Mapping[str, Any], place: Path) -> dict[str, tuple[Leaf, st
         for name, a in manifest["arrays"].items():
             shape = tuple(a["shape"])
             if not all(type(size) is int and size >= 0 for size in shape):
-                raise ValueError(f"{name} has shape {shape}")
-            out[name] = Leaf(shape, str(a["dtype"]), str(a["key"])), str(a["sha256"])
+                raise ValueError(f"{name} has shape {_SHORT.repr(shape)}")
+            dtype, key, sha256 = texts = a["dtype"], a["key"], a["sha256"]
+            # Of what is no plain name NumPy would make a dtype of its own.
+            if not all(type(text) is str for text in texts) or not dtype.isidentifier():
+                raise ValueError(f"{name} is {_SHORT.repr(texts)}")
+            out[name] = Leaf(shape, dtype, key), sha256
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedError(f"checkpoint {place}: no sound manifest ({error})") from error
     return out
@@ -204,7 +219,7 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
             lines += differences(there.get(key), here.get(key), deeper)
         return lines
     same = type(there) is type(here) and there == here
-    return [] if same else [f"{name}: {there!r} there, {here!r} here"]
+    return [] if same else [f"{name}: {_SHORT.repr(there)} there, {_SHORT.repr(here)} here"]
 
 
 def as_json(value: Any, name: str) -> Any:
@@ -217,6 +232,10 @@ def as_json(value: Any, name: str) -> Any:
         return json.loads(json.dumps(value, allow_nan=True))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected what JSON can hold: {error}") from error
+
+
+_SHORT = reprlib.Repr()  # of what a stranger wrote, however long and deep
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def _canonical(value: Any) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from jaxlstm.checks import check, describe, is_concrete
+from jaxlstm.train.files import replace, sync
 
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 NEVER = 2**63 - 1  # a step
@@ -111,7 +112,7 @@ class Metrics:
         raw = self._path.read_bytes() if self._path.exists() else b""
         kept = b"".join(line + b"\n" for line in _whole(raw) if not _is_after(line, step))
         if kept != raw:
-            _replace(self._path, kept)
+            replace(self._path, kept)
         if self._board is not None:
             self._board.cut(step)
 
@@ -122,7 +123,7 @@ class Metrics:
           OSError: if the disk fails.
         """
         for path in (self._path, self._path.parent) if self._path.exists() else ():
-            _sync(path)
+            sync(path)
 
     def close(self) -> None:
         """Closes TensorBoard's file, if there is one; the lines need no closing."""
@@ -225,26 +226,6 @@ def _cut_off_tail(descriptor: int) -> None:
     size = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         os.ftruncate(descriptor, os.pread(descriptor, size, 0).rfind(b"\n") + 1)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file durably, whole or not at all."""
-    beside = path.with_name(path.name + ".writing")
-    try:
-        beside.write_bytes(content)
-        _sync(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Board:

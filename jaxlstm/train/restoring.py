@@ -1,7 +1,8 @@
 """Checkpoints read back: verified, never cast, and nothing changed on the disk."""
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,9 @@ class Restored(NamedTuple):
 
 def steps(folder: str | os.PathLike) -> list[int]:
     """The steps of the finished checkpoints in a folder, oldest first."""
-    found = Path(folder).glob("*") if Path(folder).exists() else ()
-    return sorted(int(p.name) for p in found if p.name.isascii() and p.name.isdecimal())
+    found = Path(folder).iterdir() if Path(folder).exists() else ()
+    # 007 is nobody's: as a step it would be read from 7.
+    return sorted(int(p.name) for p in found if re.fullmatch("0|[1-9][0-9]*", p.name))
 
 
 def restore(
@@ -54,8 +56,6 @@ def restore(
     """
     place = Path(folder).absolute() / str(step)
     listed = _described(place)
-    if listed.get("step") != step:
-        raise DamagedError(f"checkpoint {place}: the manifest is of step {listed.get('step')}")
     there = manifest.leaves(listed, place)
     for field, expected, what in (
         ("identity", identity, "is of another run"),
@@ -68,7 +68,7 @@ def restore(
     wanted = {n: manifest.leaf_of(a, n) for n, a in manifest.named(like).items()}
     manifest.check_leaves(there, wanted, place)
     found = arrays.read(place / "arrays", there, listed["files"])
-    state = _typed(like, wanted, found)
+    state = typed(like, wanted.values(), [found[n] for n in wanted])
     return Restored(step, state, listed["extra"], listed["score"], [])
 
 
@@ -123,7 +123,7 @@ def restore_part(
                 raise
             warnings.append(str(error))
         else:
-            state = _typed(like, wanted, found)
+            state = typed(like, wanted.values(), [found[n] for n in wanted])
             return Restored(number, state, listed["extra"], listed["score"], warnings)
     raise DamagedError("; ".join([f"no sound checkpoint in {folder}", *warnings]))
 
@@ -160,13 +160,17 @@ def newest(
 def _described(place: Path) -> dict[str, Any]:
     if place.is_symlink():
         raise DamagedError(f"checkpoint {place}: is a link")
-    return manifest.read(place / "manifest.json")
+    listed = manifest.read(place / "manifest.json")
+    if str(listed["step"]) != place.name:
+        raise DamagedError(f"checkpoint {place}: the manifest is of step {listed['step']}")
+    return listed
 
 
-def _typed(like: Any, wanted: Mapping[str, Leaf], found: Mapping[str, np.ndarray]) -> Any:
+def typed(like: Any, kinds: Iterable[Leaf], found: Iterable[np.ndarray]) -> Any:
+    """A pytree of such a structure, with keys for their data."""
     made = [
-        jax.random.wrap_key_data(jnp.asarray(found[n]), impl=leaf.key) if leaf.key else found[n]
-        for n, leaf in wanted.items()
+        jax.random.wrap_key_data(jnp.asarray(a), impl=leaf.key) if leaf.key else a
+        for leaf, a in zip(kinds, found, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(like), made)
 

@@ -3,7 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlstm.train.guard import GOOD, NONFINITE, SPIKE, Policy, choose, initial_guard, judge
+from jaxlstm.train.guard import (
+    EXCUSED,
+    GOOD,
+    NONFINITE,
+    SPIKE,
+    Policy,
+    choose,
+    initial_guard,
+    judge,
+)
 
 
 def judged(losses, norms=None, spike=0.0):
@@ -77,3 +86,11 @@ def test_the_gravest_action_is_taken(policy, verdicts, bad, action, why):
 def test_an_unknown_action_is_refused():
     with pytest.raises(ValueError, match=r"spike: expected one of .*, got 'shrug'"):
         Policy(spike="shrug")
+
+
+def test_a_gradient_that_overflowed_its_scale_is_excused_but_no_loss():
+    guard = initial_guard()
+    for loss, expected, bad in ((1.0, EXCUSED, 0), (np.nan, NONFINITE, 1)):
+        verdict, guard = judge(guard, jnp.float32(loss), jnp.float32(np.inf), excused=True)
+        assert (verdict, guard.bad, guard.good) == (expected, bad, 0)
+    assert Policy("stop").action([EXCUSED], 0) == ("", "")

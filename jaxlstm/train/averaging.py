@@ -1,0 +1,65 @@
+"""Averaged gradient descent that begins by itself: NT-ASGD.
+
+Merity, Keskar and Socher 2018, arXiv:1708.02182, algorithm 1: plain gradient descent at a constant
+rate; once the validation score is worse than the best of all but the last few, the mean of the
+params from there on is what is evaluated. Polyak and Juditsky 1992 for the mean.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Average(NamedTuple):
+    """The mean of params so far; a part of the state."""
+
+    params: Any  # as the params are
+    steps: Array  # () int32: how many it is the mean of; 0 before it has begun
+
+
+def initial_average(params: Any) -> Average:
+    """A mean that has not begun."""
+    return Average(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
+
+
+def begun(average: Average, params: Any) -> Average:
+    """The mean of these params alone, if it has not begun before."""
+    first = average.steps == 0
+    kept = jax.tree.map(lambda a, p: jnp.where(first, p, a), average.params, params)
+    return Average(kept, jnp.maximum(average.steps, 1))
+
+
+def averaged(average: Average, params: Any) -> Average:
+    """The mean with the params after one more step, if it has begun; into a jitted step."""
+    count = jnp.where(average.steps > 0, average.steps + 1, 0)
+    part = lambda a: jnp.where(count > 0, 1 / jnp.maximum(count, 1).astype(a.dtype), 0)
+    mean = jax.tree.map(lambda a, p: a + part(a) * (p - a), average.params, params)
+    return Average(mean, count)
+
+
+def evaluated(average: Average, params: Any) -> Any:
+    """The mean, or the params themselves while it has not begun."""
+    return jax.tree.map(lambda a, p: jnp.where(average.steps > 0, a, p), average.params, params)
+
+
+def triggers(scores: Sequence[float], patience: int = 5) -> bool:
+    """Whether the mean is to begin after the last of these scores.
+
+    Args:
+      scores: of the validations so far, less being better; the last one is the newest.
+      patience: n of the algorithm: so many scores before the newest do not count.
+
+    Returns:
+      Whether the newest is worse than the best of those that count.
+
+    Example:
+      >>> from jaxlstm.train.averaging import triggers
+      >>> [triggers([3.0, 2.0, 2.5, 2.4, 2.2][:n], patience=2) for n in (1, 2, 3, 4, 5)]
+      [False, False, False, False, True]
+    """
+    *before, newest = scores
+    counting = before[: max(0, len(before) - patience)]
+    return bool(counting) and newest > min(counting)

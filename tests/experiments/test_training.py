@@ -1,0 +1,134 @@
+"""The options of training, without the command around it."""
+
+import dataclasses
+import signal
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.language_model import corpus, pretrained, train, workdir
+from experiments.language_model.config import Config
+from experiments.language_model.state import plateau
+from jaxlstm.data.text import Streams
+from jaxlstm.train import restoring
+from jaxlstm.train.checkpoints import Checkpoints
+from jaxlstm.train.interruption import StopRequestedError
+from jaxlstm.train.metrics import Metrics
+
+TEXT = "".join(f"def f{n % 7}(x):\n    return x + {n % 11}\n" for n in range(300))
+SMALL = Config(
+    hidden=12, embedding=6, batch=4, window=16, steps=40, log_every=5, watch_every=10,
+    watch_symbols=200, checkpoint_seconds=1000, warmup=0, learning_rate=1e-2, devices=1,
+)  # fmt: skip
+
+
+class Stop:
+    """Asks to stop after some looks at it."""
+
+    def __init__(self, looks=10**9):
+        self.looks = looks
+
+    @property
+    def requested(self):
+        self.looks -= 1
+        return self.looks < 0
+
+    def check(self):
+        if self.requested:
+            raise StopRequestedError(signal.SIGTERM.name)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.py"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def run(text, folder, looks=10**9, **fields):
+    """Trains; the end, and the lines of the metrics but for their times."""
+    config = dataclasses.replace(SMALL, train=str(text), **fields)
+    begin = pretrained.load(config) if config.begin_with else None
+    data = corpus.load(config, begin and begin.vocabulary)
+    streams = Streams(data.train, config.batch, config.window)
+    identity = workdir.identity(config, data, begin.fingerprint if begin else "")
+    folder.mkdir(exist_ok=True)
+    with Checkpoints(folder / "checkpoints", identity=identity, setting={}) as store:
+        workdir.claim(folder, identity, config, data.vocabulary)
+        metrics = Metrics(folder / "metrics.jsonl")
+        learned = begin and begin.params
+        done = train.train(config, data, streams, metrics, store, Stop(looks), learned)
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in metrics.lines()]
+    return types.SimpleNamespace(params=done.params, step=done.step, lines=lines, config=config)
+
+
+def hashes(folder, step):
+    (checkpoint,) = [p for p in (folder / "checkpoints").iterdir() if p.name == str(step)]
+    return restoring.manifest.read(checkpoint / "manifest.json")["arrays"]
+
+
+OPTIONS = {
+    "plain": {},
+    "float16": {"precision": "float16"},
+    "bfloat16": {"precision": "bfloat16"},
+    "accumulated": {"accumulate": 2, "log_every": 3},
+    "plateau": {"schedule": "plateau", "plateau": 1, "learning_rate": 1.0},
+    "ntasgd": {"optimizer": "ntasgd", "schedule": "constant", "learning_rate": 30.0,
+               "nonmonotone": 1, "watch_every": 4},
+    "two devices": {"devices": 2, "spike": 3.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(text, tmp_path, name, capsys):
+    whole = run(text, tmp_path / "whole", **OPTIONS[name])
+    assert whole.lines[-1]["train_nats"] < whole.lines[0]["train_nats"] or name == "plateau"
+    stopped = 0
+    while True:  # after twelve more looks each time: between log lines, and amid evaluations
+        try:
+            again = run(text, tmp_path / "again", looks=12 + stopped, **OPTIONS[name])
+            break
+        except StopRequestedError:
+            stopped += 1
+    assert stopped >= 3
+    assert again.lines == whole.lines
+    assert hashes(tmp_path / "again", 40) == hashes(tmp_path / "whole", 40)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+
+
+def test_the_rate_decays_at_a_plateau(text, tmp_path):
+    done = run(text, tmp_path / "run", **OPTIONS["plateau"], decay=0.25)
+    scores = [x["valid_nats"] for x in done.lines if "valid_nats" in x]
+    like = jax.eval_shape(lambda: plateau(done.config).init({}))
+    state = restoring.restore_part(tmp_path / "run" / "checkpoints", like, "plateau").state
+    worse = sum(b >= min(scores[:n]) for n, b in enumerate(scores) if n)
+    assert worse > 0
+    assert state.scale == 0.25**worse
+
+
+def test_training_ends_when_valid_gets_no_better(text, tmp_path):
+    done = run(text, tmp_path / "run", watch_every=2, patience=2, learning_rate=3.0)
+    scores = [x["valid_nats"] for x in done.lines if "valid_nats" in x]
+    assert done.step < 40
+    assert min(scores) == min(scores[:-2]) < min(scores[-2:])
+    again = run(text, tmp_path / "run", watch_every=2, patience=2, learning_rate=3.0)
+    assert (again.step, again.lines) == (done.step, done.lines)
+
+
+def test_a_run_begins_with_what_another_learned(text, tmp_path):
+    first = run(text, tmp_path / "first")
+    other = tmp_path / "other.py"
+    other.write_text(TEXT.replace("return", "yield") * 2, encoding="utf-8")
+    begin = {"begin_with": str(tmp_path / "first"), "learning_rate": 1e-9}
+    second = run(other, tmp_path / "second", **begin)
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert second.lines[0]["train_nats"] < first.lines[0]["train_nats"]
+    with pytest.raises(ValueError, match=r"params\.layers\.0\.w_x is float64 of shape"):
+        run(other, tmp_path / "third", begin_with=str(tmp_path / "first"), hidden=13)
+    with pytest.raises(ValueError, match="of level char, not of word"):
+        run(other, tmp_path / "third", begin_with=str(tmp_path / "first"), level="word")
+    with pytest.raises(ValueError, match="holds no run"):
+        run(other, tmp_path / "third", begin_with=str(tmp_path / "none"))
