@@ -78,7 +78,8 @@ def train(
     begin = partial(initial_state, config, rule, len(data.vocabulary))
     like = jax.eval_shape(begin, params=params)
     restored = store.restore(like)
-    cut = metrics.cut if distributed.leads() else lambda step: None
+    leads = distributed.leads()
+    cut = metrics.cut if leads else lambda step: None
     step, seconds, pending, unwritten, scores = 0, 0.0, [], [], []
     if restored is None:
         state = jax.jit(begin)(params=params)
@@ -99,17 +100,22 @@ def train(
     say(f"devices: {len(devices)} x {devices[0].device_kind}, {each} streams on each")
 
     def tell(*lines):
-        unwritten.extend(lines)
+        unwritten.extend(lines if leads else ())
         while unwritten:
-            if distributed.leads():
-                metrics.add(unwritten[0])
+            metrics.add(unwritten[0])
             del unwritten[0]
 
-    def save(score):
-        extra = {"seconds": seconds, "streams": streams.get_state(), "scores": scores}
-        tell()  # a resumption counts on the lines before it
-        metrics.sync()
-        store.save(step, state, {**extra, "pending": as_numbers(pending)}, score)
+    def save(score, needed=True):
+        whole = distributed.gathered(state)  # by all of them, whatever their disks do
+
+        def write():
+            tell()  # a resumption counts on the lines before it
+            metrics.sync()
+            extra = {"seconds": seconds, "streams": streams.get_state(), "scores": scores}
+            store.save(step, whole, {**extra, "pending": as_numbers(pending)}, score)
+
+        if leads:
+            write() if needed else survive(write)
 
     def survive(action):
         """Does what a full disk may prevent; whether that ends the run is configured."""
@@ -128,9 +134,9 @@ def train(
         unit=" symbols",
         unit_scale=True,
         mininterval=1,
-        disable=not distributed.leads(),
+        disable=not leads,
     ) as bar:
-        announce = bar.write if distributed.leads() else lambda line: None
+        announce = bar.write if leads else lambda line: None
         while True:
             survive(store.poll)
             action, score = "", None
@@ -180,8 +186,7 @@ def train(
             wish = STOP if stop.requested else SAVE if late else NOTHING
             do = wish if alone else agreement.reached()
             if step != saved_at and (due or do or at_watch or action):
-                needed = do == STOP or over
-                save(score) if needed else survive(partial(save, score))
+                save(score, needed=do == STOP or over)
                 saved, saved_at = time.perf_counter(), step
             if over:
                 break

@@ -116,22 +116,24 @@ def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def on_host(tree: Any) -> Any:
-    """A copy of a state in NumPy arrays, typed keys as their data; complete in each process.
+    """A copy of a state in NumPy arrays, typed keys as their data.
 
-    A copy, as a donated buffer is written over while it is being saved. An array that is spread
-    over several processes is gathered, which all of them must ask for together.
+    A copy, as a donated buffer is written over while it is being saved.
+
+    Raises:
+      ValueError: if an array is spread over several processes.
     """
 
     def one(array: Any) -> np.ndarray:
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             array = jax.random.key_data(array)
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
-            if array.is_fully_replicated:
-                array = array.addressable_data(0)
-            else:
-                from jax.experimental import multihost_utils
-
-                array = multihost_utils.process_allgather(array, tiled=True)
+            if not array.is_fully_replicated:
+                raise ValueError(
+                    "state: an array is spread over several processes; gather it by "
+                    "jaxlstm.train.distributed.gathered first"
+                )
+            array = array.addressable_data(0)
         return np.array(array, copy=True, order="C")
 
     return jax.tree.map(one, tree)

@@ -39,8 +39,8 @@ class Checkpoints:
       finite: the part of a state that must be finite, of which the newest checkpoint that is so is
         kept; None for the state as a whole.
       asynchronous: whether `save` returns once the state is copied to the host.
-      writes: whether this process writes; of several processes that train together one does, and
-        the others call the same methods.
+      writes: whether this process writes. Of several processes that train together one does; the
+        others only restore, which all do together.
 
     Raises:
       LockedError: if the folder is being written already.
@@ -99,16 +99,16 @@ class Checkpoints:
         Raises:
           SaveError: if this save, or an asynchronous one before, failed. The checkpoints before
             it are still there.
-          ValueError: if the state or `extra` can't be stored.
+          ValueError: if the state or `extra` can't be stored, or another process is to write.
         """
         self.wait()
+        if not self._writes:
+            raise ValueError("another process writes these checkpoints")
         if type(step) is not int or step < 0:
             raise ValueError(f"step: expected an integer, 0 or more, got {step!r}")
         leaves = {n: manifest.leaf_of(a, n) for n, a in manifest.named(state).items()}
         extra = manifest.as_json(extra, "extra")
         copy = arrays.on_host(state)
-        if not self._writes:
-            return
         finite = all(map(_is_finite, jax.tree.leaves(self._finite(copy) if self._finite else copy)))
         score = None if score is None else float(score)
         more = {"extra": extra, "score": score, "finite": finite, "identity": self._identity}

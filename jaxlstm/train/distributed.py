@@ -111,6 +111,25 @@ def placed(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(one, tree, shardings)
 
 
+def gathered(tree: Any) -> Any:
+    """A state of which each process has all, to be saved by one; all call this together.
+
+    What is spread over several processes becomes NumPy arrays, the rest stays what it is.
+    """
+
+    def one(array: Any) -> Any:
+        if not isinstance(array, Array) or array.is_fully_addressable or array.is_fully_replicated:
+            return array
+        from jax.experimental import multihost_utils
+
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            data = one(jax.random.key_data(array))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+        return multihost_utils.process_allgather(array, tiled=True)
+
+    return jax.tree.map(one, tree)
+
+
 def here(tree: Any) -> Any:
     """What is the same on all devices, on one of this process's."""
     return jax.tree.map(lambda a: a.addressable_data(0), tree)
