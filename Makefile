@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test lint laws bench native parity docs clean
+.PHONY: help demo test lint laws bench native parity faults docs clean
 
 help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   sequences beside other libraries, with and without the C++ kernels: 40 minutes"
 	@echo "make native  the C++ kernels, built, installed and tested"
 	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
+	@echo "make faults  kills, full disks, damaged and hostile files; writes docs/faults.md: 40 minutes"
 	@echo "make docs    the reference, in build/docs"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -49,6 +50,9 @@ native: $(VENV)/.installed
 parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests,parity]'
 	$(BIN)/python -m tests.parity
+
+faults: $(VENV)/.installed
+	$(BIN)/python -m tests.faults --write docs/faults.md
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

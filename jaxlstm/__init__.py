@@ -94,6 +94,7 @@ from jaxlstm.cells.time_aware_lstm import (
 from jaxlstm.combine.backward import backward
 from jaxlstm.combine.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
 from jaxlstm.combine.data_parallel import data_parallel
+from jaxlstm.combine.hidden_parallel import HiddenShardings, hidden_parallel, hidden_shardings
 from jaxlstm.combine.noise import (
     DropoutCarry,
     DropoutMasks,
@@ -146,6 +147,7 @@ __all__ = [
     "GRUParams",
     "GRUResetBeforeCarry",
     "GRUResetBeforeParams",
+    "HiddenShardings",
     "HyperLSTMCarry",
     "HyperLSTMNorm",
     "HyperLSTMParams",
@@ -208,6 +210,8 @@ __all__ = [
     "gru_reset_before",
     "gru_reset_before_step",
     "gru_step",
+    "hidden_parallel",
+    "hidden_shardings",
     "hyper_lstm",
     "hyper_lstm_step",
     "indrnn",

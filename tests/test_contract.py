@@ -106,6 +106,7 @@ CELLS = {
     "residual": lambda: jl.residual(jl.lstm(4)),
     "skip": lambda: jl.skip(jl.gru_reset_before(5)),
     "one device": lambda: jl.data_parallel(jl.gru(5), 1),
+    "every device": lambda: jl.hidden_parallel(jl.gru(8)),
     "somebody's own": lambda: own_mgu(5),
 }
 

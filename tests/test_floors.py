@@ -45,6 +45,7 @@ FLOORS = {
         [*CORE, "jaxlstm.combine.noise", "jaxlstm.linear_recurrence"],
         ["jax"],
     ),
+    "jaxlstm.combine.hidden_parallel": ([*CORE, "jaxlstm.gated"], ["jax"]),
     "jaxlstm.combine.pyramid": ([*CORE, "jaxlstm.sequence", "jaxlstm.combine.stack"], ["jax"]),
     "jaxlstm.combine": ([*CORE, "jaxlstm.sequence"], ["jax"]),
     "jaxlstm.interop.arrays": (CORE, ["jax", "numpy"]),
@@ -52,7 +53,7 @@ FLOORS = {
     "jaxlstm.attention": (SEQUENCE, ["jax", "numpy"]),
     "jaxlstm.losses": (CORE, ["jax"]),
     "jaxlstm.data": (["jaxlstm.data"], ["numpy"]),
-    "jaxlstm.train.manifest": ([], ["jax", "numpy"]),
+    "jaxlstm.train.manifest": (["jaxlstm.train.files"], ["jax", "numpy"]),
     "jaxlstm.train.lock": (["jaxlstm.train.manifest"], []),
     "jaxlstm.train.files": ([], []),
     "jaxlstm.train.arrays": (
