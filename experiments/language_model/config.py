@@ -105,6 +105,7 @@ FREE = {
     "processes",
     "process",
     "deadline",
+    "devices",  # how many there are is a part of each checkpoint
     "budget",
     "sample_length",
 }  # may change between a run and its resumption

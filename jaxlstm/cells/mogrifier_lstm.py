@@ -55,7 +55,7 @@ def init_mogrifier_lstm(
       The params.
 
     Raises:
-      ValueError: if a size is not a positive integer, or `rounds` a negative one.
+      ValueError: if a size is not a positive integer, or `rounds` not one in [0, 100].
 
     Example:
       >>> import jax
@@ -151,7 +151,8 @@ def _gated(a, by, matrix):
 
 def _check_rounds(rounds, rank):
     is_integer = isinstance(rounds, int) and not isinstance(rounds, bool)
-    check(is_integer and rounds >= 0, "rounds", "an integer of at least 0", repr(rounds))
+    # Each is traced by itself: a name in a file must not ask for billions.
+    check(is_integer and 0 <= rounds <= 100, "rounds", "an integer in [0, 100]", repr(rounds))
     if rank is not None:
         check_size(rank, "rank")
 
@@ -171,7 +172,7 @@ def mogrifier_lstm(hidden: int, *, rounds: int = 5, rank: int | None = None) -> 
       as is the gates' arithmetic.
 
     Raises:
-      ValueError: if a size is not a positive integer, or `rounds` a negative one.
+      ValueError: if a size is not a positive integer, or `rounds` not one in [0, 100].
 
     Example:
       >>> import jax, jax.numpy as jnp

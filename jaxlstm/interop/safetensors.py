@@ -19,6 +19,7 @@ from jaxlstm.interop.specs import spec_to_text, text_to_spec
 
 FORMAT = "1"
 NAMES = ("jaxlstm_format", "jaxlstm", "jax", "cell", "x", "notes")
+LONGEST = {"cell": 1 << 12, "x": 1 << 16, "notes": 1 << 24}  # characters: all take time to read
 OF_CELL = "cell."  # before the names of the cell's own entries
 
 
@@ -85,6 +86,7 @@ def save(
         "x": spec_to_text(x),
         "notes": json.dumps(_plain(notes or {})),
     }
+    _check_lengths(metadata, "layer, x, notes")
     expected = _expected(layer, text_to_spec(metadata["x"], own))
     structure: Any = jax.tree.structure(params)
     same = structure == jax.tree.structure(expected)
@@ -154,13 +156,14 @@ def load(path: str | os.PathLike, *, own: Iterable[Any] = ()) -> Saved:
         check(name in metadata, source, f"an entry {name!r}", ", ".join(sorted(metadata)) or "none")
     written = metadata["jaxlstm_format"]
     check(written == FORMAT, source, f"format {FORMAT!r}, as this version reads", repr(written))
+    _check_lengths(metadata, source)
     wide = [name for name, dtype in dtypes.items() if dtype in ("F64", "I64", "U64")]
     fits = jax.config.read("jax_enable_x64") or not wide
     check(fits, f"{path}: {', '.join(wide)}", "jax_enable_x64 to be set", "64 bits without it")
     try:
         layer, x = rebuild(metadata["cell"], own), text_to_spec(metadata["x"], own)
         notes, expected = _plain(json.loads(metadata["notes"])), _expected(layer, x)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source}: {error}") from error
     of_cell = {name: a for name, a in arrays.items() if name.startswith(OF_CELL)}
     names = _of_cell(expected)
@@ -175,8 +178,14 @@ def _expected(layer, x):
     """The shapes and dtypes of the cell's params for a step x."""
     try:
         return jax.eval_shape(layer.init, jax.random.key(0), x)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"x: expected one step for {layer}, got {x}: {error}") from error
+
+
+def _check_lengths(metadata, source):
+    for name, most in LONGEST.items():
+        length = len(metadata[name])
+        check(length <= most, source, f"at most {most:,} characters of {name!r}", f"{length:,}")
 
 
 def _of_cell(params):

@@ -54,4 +54,6 @@ def _decode(node, known):
     shape = tuple(node["shape"])
     for size in shape:
         check(type(size) is int and size >= 0, "shape", "sizes", repr(size))
-    return jax.ShapeDtypeStruct(shape, jnp.dtype(node["dtype"]))
+    dtype = node["dtype"]  # of what is no plain name NumPy would make a dtype of its own
+    check(type(dtype) is str and dtype.isidentifier(), "dtype", "a name", repr(dtype))
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))

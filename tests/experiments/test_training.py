@@ -15,6 +15,7 @@ from jaxlstm.data.text import Streams
 from jaxlstm.train import restoring
 from jaxlstm.train.checkpoints import Checkpoints
 from jaxlstm.train.interruption import StopRequestedError
+from jaxlstm.train.manifest import MismatchError
 from jaxlstm.train.metrics import Metrics
 
 TEXT = "".join(f"def f{n % 7}(x):\n    return x + {n % 11}\n" for n in range(300))
@@ -47,7 +48,7 @@ def text(tmp_path_factory):
     return path
 
 
-def run(text, folder, looks=10**9, **fields):
+def run(text, folder, looks=10**9, elsewhere=False, **fields):
     """Trains; the end, and the lines of the metrics but for their times."""
     config = dataclasses.replace(SMALL, train=str(text), **fields)
     begin = pretrained.load(config) if config.begin_with else None
@@ -55,7 +56,8 @@ def run(text, folder, looks=10**9, **fields):
     streams = Streams(data.train, config.batch, config.window)
     identity = workdir.identity(config, data, begin.fingerprint if begin else "")
     folder.mkdir(exist_ok=True)
-    with Checkpoints(folder / "checkpoints", identity=identity, setting={}) as store:
+    setting = None if elsewhere else {"devices": config.devices}
+    with Checkpoints(folder / "checkpoints", identity=identity, setting=setting) as store:
         workdir.claim(folder, identity, config, data.vocabulary)
         metrics = Metrics(folder / "metrics.jsonl")
         learned = begin and begin.params
@@ -96,6 +98,17 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(text, tmp_path, name,
     assert again.lines == whole.lines
     assert hashes(tmp_path / "again", 40) == hashes(tmp_path / "whole", 40)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+
+
+def test_other_devices_are_refused_unless_asked_for(text, tmp_path):
+    with pytest.raises(StopRequestedError):
+        run(text, tmp_path / "run", looks=12, devices=2)
+    with pytest.raises(MismatchError, match="devices: 2 there, 1 here"):
+        run(text, tmp_path / "run", devices=1)
+    done = run(text, tmp_path / "run", devices=1, elsewhere=True)
+    alone = run(text, tmp_path / "alone", devices=1)
+    assert done.step == 40
+    assert done.lines[-1]["train_nats"] == pytest.approx(alone.lines[-1]["train_nats"], abs=0.1)
 
 
 def test_the_rate_decays_at_a_plateau(text, tmp_path):

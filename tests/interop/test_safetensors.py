@@ -140,8 +140,27 @@ def rewrite(path, metadata=None, arrays=None):
         ({"x": '{"shape": [], "dtype": "float32"}'}, {}, r"x: expected one step for gru\(4\)"),
         ({"x": '{"type": "list", "fields": []}'}, {}, r"type: expected one of GRUDInput, "),
         ({"notes": "[]"}, {}, r"notes: expected texts by name, got \[\]"),
+        ({"notes": "[" * 99_999}, {}, r"metadata of .*: maximum recursion depth exceeded"),
+        (
+            {"notes": " " * (1 << 25)},
+            {},
+            r"at most 16,777,216 characters of 'notes', got 33,554,432",
+        ),
+        ({"cell": "stack(" + "gru(3), " * 999 + "gru(3))"}, {}, r"4,096 characters of 'cell', got"),
+        (
+            {"x": '{"shape": [' + "1," * 99_999 + "1]}"},
+            {},
+            r"at most 65,536 characters of 'x', got",
+        ),
+        ({"cell": "gru(" + "9" * 30 + ")"}, {}, r"x: expected one step for gru\(9+\), got"),
+        ({"x": '{"shape": [3], "dtype": ","}'}, {}, r"dtype: expected a name, got ','"),
+        (
+            {"cell": "mogrifier_lstm(3, rounds=99999)"},
+            {},
+            r"rounds: expected an integer in \[0, 100\]",
+        ),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_file_that_does_not_fit_is_refused_in_words(file, metadata, arrays, message):
     rewrite(file, metadata, arrays)
@@ -190,9 +209,10 @@ def test_double_precision_where_it_is_not_enabled_is_refused(tmp_path):
         (dict(others={"a": {"b": X}}), r"a: expected an array of numbers"),
         (dict(others={"a": KEY}), r"a: expected an array of numbers"),
         (dict(notes={"epochs": 3}), r"notes: expected texts by name, got {'epochs': 3}"),
+        (dict(notes={"a": "b" * (1 << 24)}), r"at most 16,777,216 characters of 'notes', got"),
         (dict(layer=GRU._replace(name="mine(3)")), r"layer: name: expected the call of a cell"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_can_t_be_saved_raises_and_leaves_the_old_file(file, options, message):
     before = file.read_bytes()

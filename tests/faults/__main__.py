@@ -1,0 +1,108 @@
+"""The whole battery: `make faults`, or `python -m tests.faults [--part NAME ...] [--write MD]`."""
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+# A compiler told to be fast rather than its code, as in the tests: the runs are tiny.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10") else ""),
+)
+
+from tests.faults import (
+    damage,
+    devices,
+    disk,
+    hostile,
+    kills,
+    numbers,
+    processes,
+    skew,
+    writers,
+)
+from tests.faults.harness import Outcome
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+# What each part does in a folder of its own, and how often in the whole battery.
+PARTS = {
+    "kills": lambda f: kills.at_random_times(f, 200),
+    "calls": lambda f: kills.at_system_calls(f, None),
+    "truncated": lambda f: damage.truncated(f),
+    "flipped": lambda f: damage.flipped(f, 2000),
+    "zeroed": lambda f: damage.zeroed(f, 500),
+    "deleted": lambda f: damage.deleted(f),
+    "full": lambda f: disk.full(f, 30),
+    "failing": lambda f: disk.failing(f, 50),
+    "term": lambda f: kills.at_random_times(f, 50, (TERM,), "SIGTERM"),
+    "int": lambda f: kills.at_random_times(f, 50, (INT,), "SIGINT"),
+    "twice": lambda f: kills.at_random_times(f, 50, (TERM, TERM), "SIGTERM twice"),
+    "int-twice": lambda f: kills.at_random_times(f, 50, (INT, INT), "SIGINT twice"),
+    "writers": lambda f: writers.two(f, 20),
+    "devices": lambda f: devices.other(f),
+    "skew": lambda f: skew.skewed(f),
+    "hostile": lambda f: hostile.hostile(f, 1200),
+    "numbers": lambda f: numbers.wrong(f, 60),
+    "samples": lambda f: kills.samples(f, 50),
+    "failing-save": lambda f: writers.failing(f, 20),
+    "equal": lambda f: processes.equal(f),
+    "gone": lambda f: processes.gone(f, 20),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--part", choices=PARTS, nargs="*", default=list(PARTS))
+    parser.add_argument("--write", help="a Markdown file to write the table to")
+    given = parser.parse_args()
+    folder, began = Path(tempfile.mkdtemp(prefix="faults")), time.perf_counter()
+    rows = []
+    for name in given.part:
+        start = time.perf_counter()
+        outcome = PARTS[name](folder / name)
+        seconds = time.perf_counter() - start
+        rows.append((outcome, seconds))
+        print(f"{name}: {outcome.passed} of {outcome.count} in {seconds:.0f} s: {outcome.detail}")
+        sys.stdout.flush()
+        shutil.rmtree(folder / name, ignore_errors=True)
+    text = table(rows, time.perf_counter() - began)
+    print(text)
+    if given.write:
+        Path(given.write).write_text(text, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    if any(outcome.passed < outcome.count for outcome, _ in rows):
+        sys.exit("some faults did what they must not do")
+
+
+def table(rows: list[tuple[Outcome, float]], seconds: float) -> str:
+    lines = [
+        "# Faults",
+        "",
+        "What was done to runs and to their checkpoints, and what came of it: `make faults`.",
+        "[docs/runs.md](runs.md) says what passing means.",
+        "",
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} cores, {platform.system()}, "
+        f"Python {platform.python_version()}, JAX {version('jax')}, "
+        f"Orbax {version('orbax-checkpoint')}; {seconds / 60:.0f} minutes in all.",
+        "",
+        "| fault | count | passed | what came of it | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for outcome, taken in rows:
+        detail = outcome.detail.replace("|", "\\|").replace("\n", " ")[:300]
+        lines.append(
+            f"| {outcome.fault} | {outcome.count} | {outcome.passed} | {detail} | {taken:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
