@@ -64,7 +64,9 @@ def test_interop_code():
         )
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/interop.md", "docs/semantics.md", "docs/runs.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/interop.md", "docs/semantics.md", "docs/runs.md"]
+)
 def test_links_lead_somewhere(document):
     path = ROOT / document
     for target in re.findall(r"\]\((?!http|#)([^)#]+)\)", path.read_text()):

@@ -85,9 +85,9 @@ runpy.run_module("experiments.language_model", run_name="__main__", alter_sys=Tr
     ("kills", "code"),
     [
         ([signal.SIGKILL], -signal.SIGKILL),
-        ([signal.SIGINT], 75),
         ([signal.SIGTERM], 75),
-        ([signal.SIGTERM] * 2, 128 + signal.SIGTERM),
+        pytest.param([signal.SIGINT], 75, marks=pytest.mark.long),
+        pytest.param([signal.SIGTERM] * 2, 128 + signal.SIGTERM, marks=pytest.mark.long),
     ],
 )
 def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kills, code):

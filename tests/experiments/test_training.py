@@ -83,7 +83,11 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+LONG = ("bfloat16", "accumulated", "plateau")  # much like the others
+NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in OPTIONS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(text, tmp_path, name, capsys):
     whole = run(text, tmp_path / "whole", **OPTIONS[name])
     assert whole.lines[-1]["train_nats"] < whole.lines[0]["train_nats"] or name == "plateau"

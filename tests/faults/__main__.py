@@ -73,35 +73,41 @@ def main() -> None:
         print(f"{name}: {outcome.passed} of {outcome.count} in {seconds:.0f} s: {outcome.detail}")
         sys.stdout.flush()
         shutil.rmtree(folder / name, ignore_errors=True)
-    text = table(rows, time.perf_counter() - began)
-    print(text)
+    print(f"{(time.perf_counter() - began) / 60:.0f} minutes in all")
     if given.write:
-        Path(given.write).write_text(text, encoding="utf-8")
+        write(Path(given.write), rows)
     shutil.rmtree(folder, ignore_errors=True)
     if any(outcome.passed < outcome.count for outcome, _ in rows):
         sys.exit("some faults did what they must not do")
 
 
-def table(rows: list[tuple[Outcome, float]], seconds: float) -> str:
-    lines = [
-        "# Faults",
-        "",
-        "What was done to runs and to their checkpoints, and what came of it: `make faults`.",
-        "[docs/runs.md](runs.md) says what passing means.",
-        "",
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} cores, {platform.system()}, "
+HEAD = """# Faults
+
+What was done to runs and to their checkpoints, and what came of it; [runs.md](runs.md) says what
+is promised. `make faults` writes this table, `python -m tests.faults --part NAME --write
+docs/faults.md` one row of it.
+
+| fault | count | passed | what came of it | seconds | when, and on what |
+|---|---|---|---|---|---|
+"""
+
+
+def write(path: Path, rows: list[tuple[Outcome, float]]) -> None:
+    """Writes the rows into the table; those of other parts stay."""
+    there = path.read_text(encoding="utf-8") if path.exists() else ""
+    table = {line.split(" | ")[0]: line for line in there.splitlines() if line.startswith("| ")}
+    table.pop("| fault", None)
+    when = (
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, JAX {version('jax')}, "
-        f"Orbax {version('orbax-checkpoint')}; {seconds / 60:.0f} minutes in all.",
-        "",
-        "| fault | count | passed | what came of it | seconds |",
-        "|---|---|---|---|---|",
-    ]
-    for outcome, taken in rows:
+        f"Orbax {version('orbax-checkpoint')}"
+    )
+    for outcome, seconds in rows:
         detail = outcome.detail.replace("|", "\\|").replace("\n", " ")[:300]
-        lines.append(
-            f"| {outcome.fault} | {outcome.count} | {outcome.passed} | {detail} | {taken:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells = [outcome.fault, f"{outcome.count:,}", f"{outcome.passed:,}", detail]
+        line = " | ".join([*cells, f"{seconds:.0f}", when])
+        table[f"| {outcome.fault}"] = f"| {line} |"
+    path.write_text(HEAD + "\n".join(table.values()) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
