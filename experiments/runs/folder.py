@@ -5,17 +5,14 @@ if the run has ended, and `checkpoints`, a folder for each with a `manifest.json
 the run holds while it goes on.
 """
 
-import fcntl
 import json
 import math
-import os
-import struct
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlstm.train import metrics
+from jaxlstm.train.lock import holder_of
 
 DEPTH = 3  # of folders in folders that are looked through
 TRAIN, VALID = "train_nats", "valid_nats"
@@ -146,7 +143,7 @@ def read(path: Path) -> Run:
     except (OSError, ValueError) as error:
         complaints.append(f"{path}: {error}")
     try:
-        process = lock_holder(path / "checkpoints" / "LOCK")
+        process = holder_of(path / "checkpoints" / "LOCK")
     except OSError as error:
         complaints.append(f"{path}: whether it is running can't be said ({error})")
     return Run(
@@ -202,29 +199,6 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
         found.append(Checkpoint(path.name, score, created, complaint))
     of_step = lambda c: (0, int(c.name), "") if c.name.isdecimal() else (1, 0, c.name)
     return sorted(found, key=of_step)
-
-
-def lock_holder(path: Path) -> int | None:
-    """The process that holds a POSIX lock on a file; None if none does.
-
-    The kernel is asked (F_GETLK); nothing is locked. The locks of this very process do not show,
-    and it would lose them by looking, as by closing any file: look at others' runs only.
-    """
-    # struct flock: type, whence, start, length, process; macOS has the last three first.
-    linux = sys.platform == "linux"
-    layout = "hhqqi0q" if linux else "qqihh"
-    anything = (fcntl.F_WRLCK, os.SEEK_SET)
-    question = struct.pack(layout, *((*anything, 0, 0, 0) if linux else (0, 0, 0, *anything)))
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        answer = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
-    finally:
-        os.close(descriptor)
-    kind, process = (answer[0], answer[4]) if linux else (answer[3], answer[2])
-    return None if kind == fcntl.F_UNLCK else process
 
 
 def last_change(folder: Path) -> float:

@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import stat
+import struct
+import sys
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -48,11 +50,10 @@ class Lock:
                 _check_own(path, os.fstat(self._descriptor))
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
-                owner = os.read(self._descriptor, 1000).decode(errors="replace").strip()
+                owner = _owner(self._descriptor)
                 os.close(self._descriptor)
                 raise LockedError(
-                    f"{path.parent} is being written by another process"
-                    + (f": {owner}" if owner else "")
+                    f"{path.parent} is being written by another process: {owner}"
                 ) from error
             except OSError:
                 os.close(self._descriptor)
@@ -77,6 +78,41 @@ def _check_own(path: Path, status: os.stat_result) -> None:
     """Raises OSError if writing there would change what has another name too."""
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         raise OSError(errno.EINVAL, "not a file of that one name", str(path))
+
+
+def holder_of(path: Path) -> int | None:
+    """The process that holds a lock on a file; None if none does, or there is no file.
+
+    Nothing is locked. The locks of this very process do not show, and it would lose them by
+    looking, as by closing any descriptor of the file: ask about others' files only.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> int | None:
+    # struct flock: type, whence, start, length, process; macOS has the last three first.
+    linux = sys.platform == "linux"
+    layout = "hhqqi0q" if linux else "qqihh"
+    anything = (fcntl.F_WRLCK, os.SEEK_SET)
+    question = struct.pack(layout, *((*anything, 0, 0, 0) if linux else (0, 0, 0, *anything)))
+    answer = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+    kind, process = (answer[0], answer[4]) if linux else (answer[3], answer[2])
+    return None if kind == fcntl.F_UNLCK else process
+
+
+def _owner(descriptor: int) -> str:
+    """Who holds the lock: by the kernel, if it is a process of this machine, or by the file."""
+    process = _holder(descriptor)
+    if process is not None and Path(f"/proc/{process}").exists():
+        return json.dumps({"host": socket.gethostname(), "pid": process})
+    return os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "of another machine"
 
 
 def _file(status: os.stat_result) -> tuple[int, int, int]:

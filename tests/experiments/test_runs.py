@@ -11,6 +11,7 @@ import pytest
 
 from experiments.runs import folder, tables
 from experiments.runs.__main__ import main
+from jaxlstm.train.lock import holder_of
 
 CONFIG = {"train": "", "hidden": 8, "dropout": 0.1, "steps": 100, "seed": 0, "cache": "c"}
 HISTORY = [
@@ -107,7 +108,7 @@ with open(sys.argv[1], "a") as file:
 def test_a_run_whose_lock_is_held_is_running_and_goes_on_holding_it(tmp_path, capsys):
     a = make(tmp_path / "a", result={"steps": 100}, manifests={"20": {"step": 20}})
     lock = a / "checkpoints" / "LOCK"
-    assert folder.lock_holder(lock) is None  # there is none
+    assert holder_of(lock) is None  # there is none
     lock.touch()
     assert row(shown(capsys, "list", a), a)[5] == "finished"  # there is one, and nobody holds it
     command = [sys.executable, "-c", LOCKED, str(lock), str(int(fcntl.LOCK_EX))]
@@ -117,7 +118,7 @@ def test_a_run_whose_lock_is_held_is_running_and_goes_on_holding_it(tmp_path, ca
         assert process.stdout.readline() == "held\n"
         for _ in range(2):
             assert row(shown(capsys, "list", a), a)[5] == "running"
-        assert folder.lock_holder(lock) == process.pid
+        assert holder_of(lock) == process.pid
         assert f"running (process {process.pid})" in shown(capsys, "show", a)
         with open(lock, "a") as file, pytest.raises(BlockingIOError):
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
