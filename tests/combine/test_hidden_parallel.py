@@ -20,7 +20,8 @@ from tests import papers
 KEY = jax.random.key(0)
 TIME, BATCH, HIDDEN, FEATURES = 16, 8, 8, 3
 LSTM = jl.lstm(HIDDEN, peephole=True)
-CELLS = [LSTM, jl.gru(HIDDEN), jl.elman(HIDDEN, activation="relu")]
+LONG = [jl.gru(HIDDEN), jl.elman(HIDDEN, activation="relu")]  # whose update is simpler
+CELLS = [LSTM, *(pytest.param(cell, marks=pytest.mark.long) for cell in LONG)]
 OTHERS = [
     jl.lstm(HIDDEN, cell_clip=0.5, gate_clip=1.0),
     jl.lstm_1997(HIDDEN),
@@ -222,7 +223,7 @@ def test_without_a_batch_axis_under_vmap_and_with_two():
 
 
 def test_in_a_stack_zoned_out_and_by_segments():
-    gru = CELLS[1]
+    gru = LONG[0]
     of = lambda wrap: jl.stack(wrap(LSTM), jl.expected_zoneout(wrap(gru), h=0.1))
     deep, bare = of(lambda cell: jl.hidden_parallel(cell, 2)), of(lambda cell: cell)
     xs = problem(LSTM)[1]
@@ -335,7 +336,7 @@ def test_arguments_are_checked():
 def on_eight_devices():
     """What a process of its own does, which `test_on_more_devices` starts."""
     mesh = jax.make_mesh((2, 4), ("data", "hidden"), axis_types=(AxisType.Auto,) * 2)
-    cases = ((LSTM, 4, "ragged"), (CELLS[1], 8, "whole"), (LSTM, mesh, "all"))
+    cases = ((LSTM, 4, "ragged"), (LONG[0], 8, "whole"), (LSTM, mesh, "all"))
     for bare, devices, name in cases:
         # Long enough that the blocks leave out what has ended, differently in the two halves.
         time, batch = (128, 16) if devices is mesh else (TIME, BATCH)
@@ -351,7 +352,7 @@ def on_eight_devices():
         units = HIDDEN // (4 if devices is mesh else devices)
         assert {s.data.shape for s in actual[0][1][1].addressable_shards} == {(time, rows, units)}
     check_what_is_sent(jl.hidden_parallel(LSTM, 4), LSTM)
-    check_what_is_sent(jl.hidden_parallel(CELLS[1], 8), CELLS[1])
+    check_what_is_sent(jl.hidden_parallel(LONG[0], 8), LONG[0])
     check_parts(jl.hidden_parallel(LSTM, 8), LSTM, 8)
     check_parts(jl.hidden_parallel(LSTM, mesh), LSTM, 4)
 

@@ -15,7 +15,7 @@ from tests.faults import (
 )
 
 SAMPLE = {
-    "kills": lambda f: kills.at_random_times(f, 2),
+    "kills": lambda f: kills.at_random_times(f, 1),
     "calls": lambda f: kills.at_system_calls(f, 2),
     "truncated": lambda f: damage.truncated(f, 60),
     "flipped": lambda f: damage.flipped(f, 40),
