@@ -56,8 +56,14 @@ def same(cell, options, transform=lambda f: jax.value_and_grad(f, (0, 1, 2), has
     papers.close(of("blocked")(*p), of("reference")(*p), 1e-12)
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("name", CELLS)
+def cells_and_lengths():
+    for name in CELLS:
+        for lengths in LENGTHS:
+            much_alike = name != "peephole" and lengths != "long and short"
+            yield pytest.param(name, lengths, marks=[pytest.mark.long] if much_alike else [])
+
+
+@pytest.mark.parametrize(("name", "lengths"), list(cells_and_lengths()))
 def test_values_and_gradients(name, lengths):
     same(CELLS[name], {"lengths": jnp.array(LENGTHS[lengths])})
 

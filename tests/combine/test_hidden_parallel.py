@@ -357,6 +357,7 @@ def on_eight_devices():
     check_parts(jl.hidden_parallel(LSTM, mesh), LSTM, 4)
 
 
+@pytest.mark.long  # a process of its own
 def test_on_more_devices():
     code = (
         "import jax; jax.config.update('jax_num_cpu_devices', 8); "

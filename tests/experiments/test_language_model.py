@@ -15,6 +15,7 @@ from experiments.language_model import sample
 from experiments.language_model.__main__ import main
 from jaxlstm.train import manifest
 
+pytestmark = pytest.mark.xdist_group("language_model")  # one finished run for all
 TEXT = "".join(f"def f{n % 7}(x):\n    return x + {n % 11}  # é\n" for n in range(400))
 SMALL = [
     "--hidden=12", "--embedding=6", "--batch=4", "--window=16", "--steps=60", "--log-every=5",
@@ -81,13 +82,14 @@ runpy.run_module("experiments.language_model", run_name="__main__", alter_sys=Tr
 """
 
 
+@pytest.mark.long  # tests/faults/test_sample.py has a kill, test_training.py has the rest
 @pytest.mark.parametrize(
     ("kills", "code"),
     [
         ([signal.SIGKILL], -signal.SIGKILL),
         ([signal.SIGTERM], 75),
-        pytest.param([signal.SIGINT], 75, marks=pytest.mark.long),
-        pytest.param([signal.SIGTERM] * 2, 128 + signal.SIGTERM, marks=pytest.mark.long),
+        ([signal.SIGINT], 75),
+        ([signal.SIGTERM] * 2, 128 + signal.SIGTERM),
     ],
 )
 def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kills, code):

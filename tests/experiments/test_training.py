@@ -83,7 +83,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-LONG = ("bfloat16", "accumulated", "plateau")  # much like the others
+LONG = ("plain", "float16", "bfloat16", "accumulated", "plateau")  # much like the others
 NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in OPTIONS]
 
 

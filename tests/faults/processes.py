@@ -28,8 +28,8 @@ DEADLINE = 10  # seconds that a process may be silent
 PATIENCE = 60  # seconds after which one that has not ended counts as hanging
 
 
-def equal(folder: Path) -> Outcome:
-    """Two and four processes beside one, in float64, with the same global batch."""
+def equal(folder: Path, counts: tuple[int, ...] = (2, 4)) -> Outcome:
+    """So many processes beside one, in float64, with the same global batch."""
     text, _, _ = whole()
     folder.mkdir(parents=True)
     plain = ("--dropout=0", "--restart=0")  # what is drawn anew on each device
@@ -52,7 +52,7 @@ def equal(folder: Path) -> Outcome:
                     expect(difference < 1e-10, name, one[name], other[name])
         return f"{count} processes"
 
-    return battery("several processes beside one, losses to 1e-10", [2, 4], attempt)
+    return battery("several processes beside one, losses to 1e-10", counts, attempt)
 
 
 def gone(folder: Path, count: int) -> Outcome:

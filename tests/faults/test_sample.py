@@ -20,7 +20,6 @@ SAMPLE = {
     "truncated": lambda f: damage.truncated(f, 60),
     "flipped": lambda f: damage.flipped(f, 40),
     "zeroed": lambda f: damage.zeroed(f, 20),
-    "full": lambda f: disk.full(f, 1),
     "failing": lambda f: disk.failing(f, 4),
     "writers": lambda f: writers.two(f, 1),
     "devices": lambda f: devices.other(f),
@@ -29,7 +28,7 @@ SAMPLE = {
     "numbers": lambda f: numbers.wrong(f, 3),
     "samples": lambda f: kills.samples(f, 3),
     "failing-save": lambda f: writers.failing(f, 2),
-    "gone": lambda f: processes.gone(f, 1),
+    "equal": lambda f: processes.equal(f, (2,)),
 }
 
 
