@@ -1,5 +1,6 @@
 """Double precision, two CPU devices, and a compiler told to be fast rather than its code."""
 
+import gc
 import itertools
 import os
 from importlib.metadata import version
@@ -15,8 +16,10 @@ import jax  # noqa: E402  once XLA has its flags
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 2)
 
+gc.set_threshold(100_000, 50, 100)  # JAX makes many objects that stay, and few cycles
+
 MAPS = Path("/proc/self/maps")  # where there is none, there is no limit to run into
-MOST = 36_000  # Linux gives a process 65,530; each compiled program takes a few
+MOST = 50_000  # Linux gives a process 65,530; each compiled program takes a few
 tests = itertools.count()
 
 

@@ -121,9 +121,10 @@ STEPS = {  # of what the others do not take
 
 
 LONG = {  # of which a relative with as much to break is not long: `make laws`
-    *("lstm projection", "nig", "nfg", "niaf", "noaf", "np", "slstm", "slstm exp", "mlstm exp"),
-    *("hyper_lstm", "mogrifier_lstm", "attention dot", "attention concat", "attention location"),
-    *("convlstm 1D", "stack", "dropout", "dropout gru"),
+    *("lstm peephole", "lstm projection", "nig", "nfg", "niaf", "noaf", "np", "fgr", "elman relu"),
+    *("slstm", "slstm exp", "mlstm exp", "hyper_lstm norm", "mogrifier_lstm"),
+    *("attention dot", "attention general unfed", "attention concat", "attention location"),
+    *("convlstm 1D", "stack", "dropout", "dropout gru", "expected zoneout", "one device"),
 }
 
 

@@ -85,9 +85,9 @@ def test_a_fresh_process_runs_it(tmp_path):
     root = Path(jl.__file__).parents[1]
     subprocess.run([sys.executable, "-c", FRESH, *files], check=True, cwd=root)
     last, ys = jl.scan(cell, params, xs, lengths=lengths)
-    out = np.load(tmp_path / "out.npz")
-    np.testing.assert_allclose(out["ys"], ys, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(out["h"], last.h, rtol=1e-10, atol=1e-12)
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_allclose(out["ys"], ys, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(out["h"], last.h, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm as jl
-from jaxlstm import sweep
 from jaxlstm.kernels import blocked, ragged
 from tests import papers
 
 KEY = jax.random.key(0)
-TIME, BATCH = 21, 9
+TIME, BATCH = 21, 9  # as in no other test: nothing has been compiled of them
 CELLS = {
     "peephole": jl.lstm(4, peephole=True),
     "projection": jl.lstm(4, projection=3),
@@ -31,11 +30,6 @@ def blocks_of_two_steps_on_one_device(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(blocked, "ROWS", 2 * BATCH)
     monkeypatch.setattr(blocked, "WIDTHS", 0)
-    sweep._traced_types.cache_clear()
-    jax.clear_caches()
-    yield
-    sweep._traced_types.cache_clear()
-    jax.clear_caches()
 
 
 def problem(cell, batch=(BATCH,)):

@@ -13,7 +13,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
-from jaxlstm import sweep
 from jaxlstm.kernels import blocked, residual
 from tests import papers
 
@@ -135,7 +134,6 @@ def test_equals_the_plain_scan(name, transformation):
 def test_equals_the_plain_scan_where_nothing_is_kept(transformation, monkeypatch):
     monkeypatch.setattr(residual, "FEW", 0)
     cell = jl.lstm(2, gate_clip=1e3)  # of no other test, so that nothing has been compiled of it
-    jax.clear_caches()
     run = functools.partial(transformation, functools.partial(jl.scan, cell))
     actual = jax.jit(run)(primals(cell))
     papers.close(actual, expected("lstm", ORACLES[transformation]), TOLERANCE)
@@ -199,9 +197,7 @@ def of_shards(run, mesh, check_vma):
 def test_shard_map_of_several_blocks(transformation, check_vma, mesh, monkeypatch):
     monkeypatch.setattr(blocked, "ROWS", 2)
     monkeypatch.setattr(blocked, "WIDTHS", 0)
-    sweep._traced_types.cache_clear()
-    jax.clear_caches()
-    cell, _ = CELLS["lstm peephole"]
+    cell = jl.lstm(2, peephole=True, cell_clip=1e3)  # of no other test, as above
     whole = {"mesh": mesh, "in_specs": DATA, "out_specs": (P("data"), P(None, "data"))}
     run = jax.shard_map(functools.partial(jl.scan, cell), **whole, check_vma=check_vma)
     actual = jax.jit(functools.partial(transformation, run))(primals(cell, batch=4))
