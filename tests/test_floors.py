@@ -65,6 +65,7 @@ FLOORS = {
         ["jaxlstm.train.manifest", "jaxlstm.train.arrays"],
         ["jax", "numpy"],
     ),
+    "jaxlstm.train.tidying": (["jaxlstm.train.files", "jaxlstm.train.restoring"], []),
     "jaxlstm.train.checkpoints": (
         [
             f"jaxlstm.train.{name}"
@@ -75,6 +76,7 @@ FLOORS = {
                 "arrays",
                 "distributed",
                 "restoring",
+                "tidying",
             )
         ],
         ["jax", "numpy"],

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxlstm.train.files import contents, sync
-from jaxlstm.train.manifest import DamagedError, Leaf
+from jaxlstm.train.manifest import CheckpointError, DamagedError, Leaf, is_passing
 
 # Orbax's own files, beside the arrays' folders.
 OWN = ("_METADATA", "_CHECKPOINT_METADATA", "commit_success.txt")
@@ -70,13 +70,9 @@ def read(
 
     Raises:
       DamagedError: if anything is not as it was written.
+      CheckpointError, OSError: if it can't be read now.
     """
-    try:
-        _check_files(folder, leaves, files)
-    except PermissionError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"checkpoint {folder.parent}: {error}") from error
+    _judge(_check_files, folder, leaves, files)
     wanted = {n: leaf for n, (leaf, _) in leaves.items() if only is None or n in only}
     full = {n for n, leaf in wanted.items() if leaf.nbytes}
     try:
@@ -92,8 +88,10 @@ def read(
                 )
     except MemoryError:
         raise
-    except Exception as error:  # whatever a storage library says of damaged files
-        raise DamagedError(f"checkpoint {folder.parent}: can't be read ({error})") from error
+    except Exception as error:  # whatever a storage library says of damaged files, or of its own
+        _judge(_check_bytes, folder, {name: leaves[name] for name in full})
+        said = f"checkpoint {folder.parent}: sound, but can't be read now ({error})"
+        raise CheckpointError(said) from error
     for name, leaf in wanted.items():
         if name not in full:
             stored[name] = np.zeros(leaf.shape, jnp.dtype(leaf.dtype))
@@ -167,6 +165,24 @@ def _chunk(leaf: Leaf) -> str:
     return ".".join("0" for _ in leaf.shape) or "0"
 
 
+def _judge(check: Callable[..., None], folder: Path, *what: Any) -> None:
+    """Raises DamagedError for what a check finds amiss, and whatever may pass as it is."""
+    try:
+        check(folder, *what)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if is_passing(error):
+            raise
+        raise DamagedError(f"checkpoint {folder.parent}: {error}") from error
+
+
+def _check_bytes(folder: Path, leaves: Mapping[str, tuple[Leaf, str]]) -> None:
+    """Raises ValueError unless the arrays' files have their hashes."""
+    for name, (leaf, sha256) in leaves.items():
+        raw = contents(folder / name / _chunk(leaf), leaf.nbytes + 1)
+        if hashlib.sha256(raw).hexdigest() != sha256:
+            raise ValueError(f"{name} is damaged")
+
+
 def _check_files(
     folder: Path, leaves: Mapping[str, tuple[Leaf, str]], files: Mapping[str, Any]
 ) -> None:
@@ -179,7 +195,7 @@ def _check_files(
     for name in sorted({".", *full}):
         _check_kind(folder / name, stat.S_ISDIR, "folder")
     found = set()
-    for place, folders, others in os.walk(folder):
+    for place, folders, others in os.walk(folder, onerror=_raise):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         found |= {str((Path(place) / name).relative_to(folder)) for name in others + links}
     if found != set(expected) | small:
@@ -199,6 +215,10 @@ def _check_files(
             _check_zarr(json.loads(raw.decode()), full[where.removesuffix("/.zarray")], where)
         elif where == "_METADATA":
             _check_tree(json.loads(raw.decode()), set(full))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _check_kind(path: Path, is_kind: Any, kind: str) -> os.stat_result:

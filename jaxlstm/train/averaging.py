@@ -16,19 +16,20 @@ from jax import Array
 class Average(NamedTuple):
     """The mean of params so far; a part of the state."""
 
-    params: Any  # as the params are
+    params: Any  # as the params are; float32 where they are of half precision, as it would stall
     steps: Array  # () int32: how many it is the mean of; 0 before it has begun
 
 
 def initial_average(params: Any) -> Average:
     """A mean that has not begun."""
-    return Average(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
+    zeros = lambda p: jnp.zeros_like(p, jnp.promote_types(p.dtype, jnp.float32))
+    return Average(jax.tree.map(zeros, params), jnp.zeros((), jnp.int32))
 
 
 def begun(average: Average, params: Any) -> Average:
     """The mean of these params alone, if it has not begun before."""
     first = average.steps == 0
-    kept = jax.tree.map(lambda a, p: jnp.where(first, p, a), average.params, params)
+    kept = jax.tree.map(lambda a, p: jnp.where(first, p.astype(a.dtype), a), average.params, params)
     return Average(kept, jnp.maximum(average.steps, 1))
 
 
@@ -41,25 +42,27 @@ def averaged(average: Average, params: Any) -> Average:
 
 
 def evaluated(average: Average, params: Any) -> Any:
-    """The mean, or the params themselves while it has not begun."""
-    return jax.tree.map(lambda a, p: jnp.where(average.steps > 0, a, p), average.params, params)
+    """The mean in the dtypes of the params, or these themselves while it has not begun."""
+    return jax.tree.map(
+        lambda a, p: jnp.where(average.steps > 0, a.astype(p.dtype), p), average.params, params
+    )
 
 
 def triggers(scores: Sequence[float], patience: int = 5) -> bool:
     """Whether the mean is to begin after the last of these scores.
 
     Args:
-      scores: of the validations so far, less being better; the last one is the newest.
+      scores: of the validations so far, less being better; the last one is the newest. One that is
+        not a number is neither best nor worse than another.
       patience: n of the algorithm: so many scores before the newest do not count.
 
     Returns:
-      Whether the newest is worse than the best of those that count.
+      Whether the newest is worse than the best of those that count; never where there is none.
 
     Example:
       >>> from jaxlstm.train.averaging import triggers
       >>> [triggers([3.0, 2.0, 2.5, 2.4, 2.2][:n], patience=2) for n in (1, 2, 3, 4, 5)]
       [False, False, False, False, True]
     """
-    *before, newest = scores
-    counting = before[: max(0, len(before) - patience)]
-    return bool(counting) and newest > min(counting)
+    counting = [s for s in scores[: max(0, len(scores) - 1 - patience)] if s == s]
+    return bool(counting) and scores[-1] > min(counting)

@@ -7,19 +7,20 @@ newest that is finite, nor the best. A checkpoint that is damaged is set aside a
 and the newest sound one is used.
 """
 
+import atexit
 import contextlib
 import os
-import re
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlstm.train import arrays, distributed, manifest, restoring
+from jaxlstm.train import arrays, distributed, manifest, restoring, tidying
 from jaxlstm.train.files import remove, sync
 from jaxlstm.train.lock import Lock
 from jaxlstm.train.manifest import Leaf, SaveError
@@ -33,8 +34,8 @@ class Checkpoints:
       identity: what tells this run from another, as JSON: its config, the fingerprint of its data.
         A checkpoint of another identity is refused.
       setting: what else the exact numbers hang on, as JSON: the number of devices. With it, a
-        checkpoint of another setting, or made with other versions of Python, JAX, NumPy, Optax or
-        Orbax, is refused; None to take it, if not bit for bit.
+        checkpoint of another setting, or made with other versions of Python, JAX, NumPy, Optax,
+        Orbax, Flax or jaxlstm, is refused; None to take it, if not bit for bit.
       keep: how many of the newest to keep at least, 1 or more.
       finite: the part of a state that must be finite, of which the newest checkpoint that is so is
         kept; None for the state as a whole.
@@ -59,6 +60,8 @@ class Checkpoints:
       (10, {'epoch': 1})
     """
 
+    _unasked: ClassVar[set["Checkpoints"]] = set()  # whose last save nobody has waited for
+
     def __init__(
         self,
         folder: str | os.PathLike,
@@ -81,31 +84,40 @@ class Checkpoints:
         self._asynchronous, self._writes = asynchronous, writes
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._checked = self._closed = False
         self._lock = None
         if writes:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.folder / "LOCK")
-            _tidy(self.folder)
+            try:
+                tidying.tidy(self.folder)
+            except BaseException:
+                self._lock.release()
+                raise
 
     def save(self, step: int, state: Any, extra: Any = None, score: float | None = None) -> None:
-        """Writes a checkpoint; if asynchronous, in the background.
+        """Writes a checkpoint; if asynchronous, in the background. A process's end waits for it.
 
         Args:
-          step: of the run.
+          step: of the run, not below the newest checkpoint there.
           state: a pytree of arrays, typed keys too.
           extra: whatever else belongs to the state, as JSON: the position in the data, say.
           score: of a validation, less being better: the best is kept.
 
         Raises:
-          SaveError: if this save, or an asynchronous one before, failed. The checkpoints before
-            it are still there.
-          ValueError: if the state or `extra` can't be stored, or another process is to write.
+          SaveError: if this save failed, or an asynchronous one before: then this one is made
+            nevertheless. The checkpoints before it are still there.
+          MismatchError: if there are checkpoints of another identity, which this would take away.
+          ValueError: if the state or `extra` can't be stored, there is a newer checkpoint, another
+            process is to write, or `close` was called.
         """
-        self.wait()
+        self._join()
         if not self._writes:
             raise ValueError("another process writes these checkpoints")
+        self._check_open()
         if type(step) is not int or step < 0:
             raise ValueError(f"step: expected an integer, 0 or more, got {step!r}")
+        self._check_room(step)
         leaves = {n: manifest.leaf_of(a, n) for n, a in manifest.named(state).items()}
         extra = manifest.as_json(extra, "extra")
         copy = arrays.on_host(state)
@@ -114,9 +126,7 @@ class Checkpoints:
         more = {"extra": extra, "score": score, "finite": finite, "identity": self._identity}
         more["made_with"] = self._made_with
         work = lambda: self._commit(step, leaves, manifest.named(copy), more)
-        if not self._asynchronous:
-            work()
-            return
+        older, self._failure = self._failure, None
 
         def in_background():
             try:
@@ -124,25 +134,56 @@ class Checkpoints:
             except BaseException as error:
                 self._failure = error
 
-        self._thread = threading.Thread(target=in_background, name="checkpoint")
-        self._thread.start()
+        if self._asynchronous:
+            self._unasked.add(self)
+            self._thread = threading.Thread(target=in_background, name="checkpoint")
+            self._thread.start()
+        else:
+            work()
+        if older is not None:
+            raise older
 
     def poll(self) -> None:
         """Raises what an asynchronous save failed with, if one did; does not wait."""
-        if self._thread is not None and not self._thread.is_alive():
+        if self._thread is None or not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
         """Waits for an asynchronous save, and raises what it failed with."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._join()
+        self._unasked.discard(self)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"the checkpoints in {self.folder} are closed: make another object")
+
+    def _check_room(self, step: int) -> None:
+        """Raises unless it would be the newest checkpoint there, and the others are of this run.
+
+        What is kept and what is deleted goes by the steps alone.
+        """
+        newest = max(restoring.steps(self.folder), default=step)
+        if newest > step:
+            raise ValueError(
+                f"step: expected {newest} or more, the newest in {self.folder}, got {step}; "
+                "restore that one and go on after it, or use another folder"
+            )
+        if not self._checked:
+            restoring.check_identity(self.folder, self._identity)
+            self._checked = True
+
     def restore(self, like: Any) -> restoring.Restored | None:
         """Reads the newest sound checkpoint; damaged ones are set aside, as `STEP.damaged`.
+
+        Waits for an asynchronous save; what that failed with, the next call of another kind raises.
 
         Args:
           like: a pytree of arrays or `jax.ShapeDtypeStruct`, as the state must be.
@@ -153,8 +194,10 @@ class Checkpoints:
         Raises:
           MismatchError: if the newest sound one is of another state or identity.
           CheckpointError: if there are checkpoints but none is sound.
+          OSError: if one can't be read now, as with too many open files: nothing is set aside.
+          ValueError: if one is to be set aside after `close`.
         """
-        self.wait()
+        self._join()
         if jax.process_count() == 1:
             return self._newest(like)
         kinds = [manifest.leaf_of(a) for a in jax.tree.leaves(like)]
@@ -175,14 +218,19 @@ class Checkpoints:
             like,
             identity=self._identity,
             made_with=self._made_with if self._exact else None,
-            aside=_set_aside if self._writes else None,
+            aside=self._set_aside if self._writes else None,
         )
 
+    def _set_aside(self, place: Path) -> str:
+        self._check_open()
+        return tidying.set_aside(place)
+
     def close(self) -> None:
-        """Waits for an asynchronous save, and lets another process write."""
+        """Waits for an asynchronous save, and lets another process write, which this can't then."""
         try:
             self.wait()
         finally:
+            self._closed = True
             if self._lock is not None:
                 self._lock.release()
 
@@ -200,9 +248,10 @@ class Checkpoints:
         more: Mapping[str, Any],
     ) -> None:
         writing, final = self.folder / f"{step}.writing", self.folder / str(step)
+        replaced = self.folder / f"{step}.replaced"
         hashed = {n: (leaves[n], sha256) for n, sha256 in arrays.digests(copies).items()}
         try:
-            for left in _left(self.folder, "writing"):  # of a save that failed
+            for left in tidying.left(self.folder, "writing"):  # of a save that failed
                 remove(left)
             writing.mkdir()
             files = arrays.write(writing / "arrays", copies)
@@ -212,15 +261,19 @@ class Checkpoints:
             again = manifest.read(writing / "manifest.json")
             arrays.read(writing / "arrays", manifest.leaves(again, writing), again["files"])
             if final.exists() or final.is_symlink():
-                final.rename(self.folder / f"{step}.replaced")
+                remove(replaced)
+                final.rename(replaced)
             writing.rename(final)
             sync(self.folder)
         except Exception as error:  # whatever a storage library says of a full disk
             with contextlib.suppress(OSError):
+                if not os.path.lexists(final):
+                    replaced.rename(final)
+            with contextlib.suppress(OSError):
                 remove(writing)  # which gives room again
             raise SaveError(f"checkpoint {final} could not be written: {error}") from error
         try:
-            _prune(self.folder, self._keep)
+            tidying.prune(self.folder, self._keep, step)
         except OSError as error:
             raise SaveError(f"old checkpoints could not be deleted: {error}") from error
 
@@ -229,40 +282,15 @@ def _is_finite(array: np.ndarray) -> bool:
     return not jnp.issubdtype(array.dtype, jnp.inexact) or bool(np.isfinite(array).all())
 
 
-def _set_aside(place: Path) -> str:
-    name, count = f"{place.name}.damaged", 1
-    while os.path.lexists(place.parent / name):
-        count += 1
-        name = f"{place.name}.damaged{count}"
-    place.rename(place.parent / name)
-    sync(place.parent)
-    return f"set aside as {name}"
+def _ask() -> None:
+    """Waits for the saves that nobody has waited for, and tells what they failed with."""
+    for store in list(Checkpoints._unasked):
+        try:
+            store.wait()
+        except BaseException:
+            traceback.print_exc()
 
 
-def _prune(folder: Path, keep: int) -> None:
-    standing = restoring.standing(folder)
-    kept = {*sorted(standing)[-keep:], *[s for s, (_, finite) in standing.items() if finite][-1:]}
-    if (first := restoring.best(folder)) is not None:
-        kept.add(first)
-    for step in standing:
-        if step not in kept:
-            leaving = folder / f"{step}.deleting"
-            remove(leaving)
-            (folder / str(step)).rename(leaving)
-    for left in _left(folder, "deleting", "replaced"):
-        remove(left)
-
-
-def _tidy(folder: Path) -> None:
-    """Takes away what a killed writer left; what it had moved to make room goes back."""
-    for replaced in _left(folder, "replaced"):
-        if not os.path.lexists(replaced.with_suffix("")):
-            replaced.rename(replaced.with_suffix(""))
-    for left in _left(folder, "writing", "deleting", "replaced"):
-        remove(left)
-
-
-def _left(folder: Path, *kinds: str) -> list[Path]:
-    """What a writer left there of its own: `STEP.KIND`, and no file of another name."""
-    pattern = rf"[0-9]+\.({'|'.join(kinds)})"
-    return [path for path in folder.iterdir() if re.fullmatch(pattern, path.name)]
+# As `concurrent.futures` does: when a handler of `atexit` is called, thread pools take no more
+# work, without which Orbax can't end a save. There it would only tell.
+getattr(threading, "_register_atexit", atexit.register)(_ask)

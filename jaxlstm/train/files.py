@@ -33,6 +33,9 @@ def contents(path: Path, most: int) -> bytes:
             raise OSError(errno.EINVAL, "not a file", str(path))
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(most)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(descriptor)
 

@@ -18,7 +18,11 @@ _SETTLING = 100  # good steps before a leap can be told from the beginning's
 
 
 class Guard(NamedTuple):
-    """What the steps so far say of the next; a part of the state."""
+    """What the steps so far say of the next; a part of the state.
+
+    After a rollback keep the present one, not that of the checkpoint: its `bad` would begin anew
+    each time, and no budget ever be used up.
+    """
 
     mean: Array  # () float32: of the loss
     variance: Array  # () float32
@@ -84,11 +88,12 @@ class Policy:
     """What to do about steps that were not made.
 
     Attributes:
-      nonfinite: `skip` (go on with the next batch), `rollback` (take the newest checkpoint's state
-        and go on with the next batch, as Chowdhery et al. 2022, arXiv:2204.02311, section 5.1, do
-        at spikes) or `stop`.
+      nonfinite: `skip` (go on with the next batch), `rollback` (take the newest checkpoint's state,
+        but for the guard, which stays as it is, and go on with the next batch, as Chowdhery et al.
+        2022, arXiv:2204.02311, section 5.1, do at spikes) or `stop`.
       spike: the same, for a loss that leaps.
-      budget: how many bad steps a run may have before it stops, whatever is configured.
+      budget: how many bad steps a run may have before it stops, whatever is configured. It is
+        never used up where a rollback takes back the guard too.
 
     Raises:
       ValueError: if there is no such action.

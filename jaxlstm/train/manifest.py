@@ -5,6 +5,7 @@ with its size and SHA-256; beside them stand the identity of the run (its config
 versions of the libraries, and whatever else belongs to the state.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -29,7 +30,20 @@ FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("arrays", "files", "identity", "made_with"), (dict,)),
     **{"step": (int,), "score": (float, type(None)), "finite": (bool,), "extra": ()},
 }  # and of which types, if not any
-LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint")
+LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "flax")
+# Of JAX's, those that TensorStore has in Zarr 2, each tried.
+DTYPES = {
+    *("bool", "int2", "int4", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64", "bfloat16", "float16", "float32", "float64"),
+    *("float4_e2m1fn", "float8_e3m4", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"),
+    *("float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "complex64", "complex128"),
+}
+# What the system says where a file is not what it must be. Whatever else it says is of the process,
+# the disk or the network, and may have passed by the next time.
+AMISS = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENAMETOOLONG),
+    *(errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP),  # of sockets and devices
+)
 
 
 class CheckpointError(ValueError):
@@ -46,6 +60,15 @@ class SaveError(CheckpointError, OSError):
 
 class MismatchError(CheckpointError):
     """It is sound, and of another state, config, data or version than what is asked for."""
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether an error says nothing of what is on the disk, as that of too many open files.
+
+    An I/O error counts as such: of a network's disk it may pass, and what can't be read need not be
+    renamed.
+    """
+    return isinstance(error, OSError) and error.errno not in AMISS
 
 
 class Leaf(NamedTuple):
@@ -95,14 +118,16 @@ def leaf_of(array: Any, name: str = "state") -> Leaf:
         data = jax.eval_shape(jax.random.key_data, array)
         implementation = str(jax.random.key_impl(jax.random.key(0, dtype=array.dtype)))
         return Leaf(tuple(data.shape), str(data.dtype), implementation)
-    if array.dtype == object:
-        raise ValueError(f"{name}: expected an array of numbers, got one of objects")
-    return Leaf(tuple(array.shape), str(np.dtype(array.dtype)))
+    if (dtype := str(np.dtype(array.dtype))) not in DTYPES:
+        raise ValueError(f"{name}: expected an array of numbers, got dtype {dtype}")
+    return Leaf(tuple(array.shape), dtype)
 
 
 def versions() -> dict[str, str]:
     """The versions that a state was computed with."""
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    # Of a checkout, which the metadata does not know, too.
+    found["jaxlstm"] = importlib.import_module("jaxlstm").__version__
     return {**found, "python": platform.python_version(), "platform": jax.default_backend()}
 
 
@@ -146,6 +171,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
       DamagedError: if it is not there or not as it was written.
       MismatchError: if another version of this library wrote it.
+      OSError: if it can't be read now.
     """
     try:
         raw = contents(path, MOST + 1)
@@ -156,9 +182,11 @@ def read(path: Path) -> dict[str, Any]:
         sound = stored["sha256"] == _sha256(_canonical(manifest).encode())
         if not isinstance(manifest, dict):
             raise TypeError(f"it is a {type(manifest).__name__}")
-    except (CheckpointError, PermissionError):
+    except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if is_passing(error):
+            raise
         raise DamagedError(f"checkpoint {path.parent}: no sound manifest ({error})") from error
     if not sound:
         raise DamagedError(f"checkpoint {path.parent}: the manifest is not as it was written")

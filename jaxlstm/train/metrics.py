@@ -258,7 +258,7 @@ class _Board:
 
     def cut(self, step: int) -> None:
         self.close()
-        self._purge_step = step + 1
+        self._purge_step = min(self._purge_step, step + 1)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -1,5 +1,6 @@
 """Checkpoints read back: verified, never cast, and nothing changed on the disk."""
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +54,7 @@ def restore(
     Raises:
       DamagedError: if it is not there, or not as it was written.
       MismatchError: if it is of another state, identity or version of this library.
+      OSError: if it can't be read now, as with too many open files, or the disk fails.
     """
     place = Path(folder).absolute() / str(step)
     listed = _described(place)
@@ -61,10 +63,8 @@ def restore(
         ("identity", identity, "is of another run"),
         ("made_with", made_with, "was made with other versions or devices"),
     ):
-        if expected is not None and (lines := manifest.differences(listed[field], expected)):
-            raise MismatchError(
-                f"checkpoint {place} {what}:\n" + "\n".join(f"  {line}" for line in lines)
-            )
+        if expected is not None:
+            _check_same(place, what, listed[field], expected)
     wanted = {n: manifest.leaf_of(a, n) for n, a in manifest.named(like).items()}
     manifest.check_leaves(there, wanted, place)
     found = arrays.read(place / "arrays", there, listed["files"])
@@ -108,24 +108,25 @@ def restore_part(
       MismatchError: if its part is another.
     """
     folder = Path(folder).absolute()
-    warnings: list[str] = []
-    for number in reversed(steps(folder)) if step is None else (step,):
+    (quoted,) = manifest.named({part: 0})
+
+    def read(number: int) -> Restored:
         place = folder / str(number)
-        try:
-            listed = _described(place)
-            whole = manifest.leaves(listed, place)
-            there = {n: leaf for n, leaf in whole.items() if (n + ".").startswith(part + ".")}
-            wanted = {n: manifest.leaf_of(a, n) for n, a in manifest.named({part: like}).items()}
-            manifest.check_leaves(there, wanted, place)
-            found = arrays.read(place / "arrays", whole, listed["files"], only=there)
-        except DamagedError as error:
-            if step is not None:
-                raise
-            warnings.append(str(error))
-        else:
-            state = typed(like, wanted.values(), [found[n] for n in wanted])
-            return Restored(number, state, listed["extra"], listed["score"], warnings)
-    raise DamagedError("; ".join([f"no sound checkpoint in {folder}", *warnings]))
+        listed = _described(place)
+        whole = manifest.leaves(listed, place)
+        there = {n: leaf for n, leaf in whole.items() if (n + ".").startswith(quoted + ".")}
+        wanted = {n: manifest.leaf_of(a, n) for n, a in manifest.named({part: like}).items()}
+        manifest.check_leaves(there, wanted, place)
+        found = arrays.read(place / "arrays", whole, listed["files"], only=there)
+        state = typed(like, wanted.values(), [found[n] for n in wanted])
+        return Restored(number, state, listed["extra"], listed["score"], [])
+
+    if step is not None:
+        return read(step)
+    restored, warnings = _newest_sound(folder, read)
+    if restored is None:
+        raise DamagedError("; ".join([f"no sound checkpoint in {folder}", *warnings]))
+    return restored
 
 
 def best(folder: str | os.PathLike) -> int | None:
@@ -141,20 +142,70 @@ def newest(
     made_with: Mapping[str, Any] | None = None,
     aside: Callable[[Path], str] | None = None,
 ) -> Restored | None:
-    warnings: list[str] = []
-    for step in reversed(steps(folder)):
-        try:
-            found = restore(folder, step, like, identity, made_with)
-        except DamagedError as error:
-            done = aside(folder / str(step)) if aside else "left where it is"
-            warnings.append(f"{error}; {done}")
-        else:
-            return found._replace(warnings=warnings)
-    damaged = sorted(p.name for p in folder.glob("*.damaged*"))
-    if damaged or warnings:
-        detail = "; ".join(warnings) or ", ".join(damaged)
+    read = lambda step: restore(folder, step, like, identity, made_with)
+    found, warnings = _newest_sound(folder, read, aside)
+    others = [p.name for kind in ("damaged*", "replaced") for p in folder.glob(f"*.{kind}")]
+    if found is None and (warnings or others):
+        detail = "; ".join(warnings) or ", ".join(sorted(others))
         raise CheckpointError(f"no sound checkpoint is left in {folder}: {detail}")
-    return None
+    return found
+
+
+def _newest_sound(
+    folder: Path, read: Callable[[int], Restored], aside: Callable[[Path], str] | None = None
+) -> tuple[Restored | None, list[str]]:
+    """The newest checkpoint that can be read, or None; and a line for each that is damaged.
+
+    A writer may take away what was listed: then there may be newer ones, and all is listed again.
+    """
+    warnings: list[str] = []
+    before, left = _damaged(folder), steps(folder)
+    while left:
+        place = folder / str(left.pop())
+        number = _inode(place)
+        try:
+            found = read(int(place.name))
+        except (DamagedError, OSError) as error:
+            if not aside and (number is None or _inode(place) != number):
+                warnings, before, left = [], _damaged(folder), steps(folder)
+            elif isinstance(error, OSError):
+                raise
+            else:
+                done = aside(place) if aside else "left where it is"
+                warnings.append(f"{error}; {done}")
+        else:
+            newer = [name for name, step in before.items() if step > found.step]
+            warnings += [f"checkpoint {folder / name}: was set aside before" for name in newer]
+            return found._replace(warnings=warnings), warnings
+    return None, warnings
+
+
+def _damaged(folder: Path) -> dict[str, int]:
+    """The names of those that were set aside, with their steps."""
+    names = sorted(path.name for path in folder.glob("*.damaged*"))
+    matches = (re.fullmatch(r"([0-9]+)\.damaged[0-9]*", name) for name in names)
+    return {match[0]: int(match[1]) for match in matches if match}
+
+
+def _inode(place: Path) -> int | None:
+    try:
+        return place.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raises MismatchError if a checkpoint there is of another identity or version."""
+    for step in steps(folder):
+        place = folder / str(step)
+        with contextlib.suppress(DamagedError):
+            there = _described(place)["identity"]
+            _check_same(place, "is of another run; use another folder", there, identity)
+
+
+def _check_same(place: Path, what: str, there: Any, expected: Any) -> None:
+    if lines := manifest.differences(there, expected):
+        raise MismatchError("\n  ".join([f"checkpoint {place} {what}:", *lines]))
 
 
 def _described(place: Path) -> dict[str, Any]:

@@ -22,6 +22,26 @@ def test_the_mean_is_that_of_the_params_since_it_began():
     jax.tree.map(np.testing.assert_array_equal, again, average)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_mean_of_half_precision_does_not_stall(dtype):
+    average = begun(initial_average(jnp.zeros((), dtype)), jnp.zeros((), dtype))
+    average = average._replace(steps=jnp.int32(4000))
+    ones = jnp.ones((), dtype)
+    average = jax.lax.fori_loop(0, 4000, lambda _, a: averaged(a, ones), average)
+    found = evaluated(average, ones)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.astype(float), 0.5, rtol=1e-3)
+
+
+def test_what_is_no_number_triggers_nothing_and_keeps_nothing_from_it():
+    assert not triggers([])
+    nan = float("nan")
+    assert triggers([nan, 2.0, 3.0], patience=0)
+    assert triggers([2.0, nan, 3.0], patience=1)
+    assert not triggers([2.0, nan], patience=0)
+    assert not triggers([nan, 3.0], patience=0)
+
+
 def by_the_paper(scores, patience):
     """Algorithm 1: the index of the score at which T is set."""
     logs = []

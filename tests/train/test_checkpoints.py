@@ -3,14 +3,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from typing import NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+import jaxlstm
 from jaxlstm.train import arrays, manifest, restoring
 from jaxlstm.train.checkpoints import Checkpoints
 from jaxlstm.train.lock import LockedError
@@ -97,6 +100,25 @@ def test_a_donated_buffer_does_not_reach_what_is_being_saved(tmp_path):
             assert (found.state == step).all()
 
 
+def test_an_array_that_is_overwritten_does_not_either(tmp_path, monkeypatch):
+    overwritten, digests = threading.Event(), arrays.digests
+    monkeypatch.setattr(arrays, "digests", lambda a: overwritten.wait(60) and digests(a))
+    a = np.zeros(3)
+    with Checkpoints(tmp_path) as store:
+        store.save(1, a)
+        a += 1
+        overwritten.set()
+        assert (store.restore(a).state == 0).all()
+
+
+def test_each_dtype_comes_back(tmp_path):
+    numbers = np.arange(6).reshape(2, 3)
+    arrays = {dtype: numbers.astype(jnp.dtype(dtype)) for dtype in manifest.DTYPES}
+    with Checkpoints(tmp_path, asynchronous=False) as store:
+        store.save(1, arrays)
+        same(store.restore(arrays).state, arrays)
+
+
 def test_the_newest_the_finite_and_the_best_are_kept(tmp_path):
     bad = state(0).params["w"] * np.nan
     with Checkpoints(tmp_path, keep=2, asynchronous=False) as store:
@@ -114,8 +136,10 @@ def test_only_the_named_part_has_to_be_finite(tmp_path):
     endless = {"params": np.zeros(2), "best": np.float32(np.inf) * np.ones(())}
     with Checkpoints(tmp_path, keep=1, finite=lambda s: s["params"], asynchronous=False) as store:
         store.save(1, endless)
-        store.save(2, endless)
-    assert restoring.steps(tmp_path) == [2]
+        store.save(2, {**endless, "params": np.full(2, np.nan)})
+        assert restoring.steps(tmp_path) == [1, 2]
+        store.save(3, endless)
+    assert restoring.steps(tmp_path) == [3]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
@@ -226,6 +250,12 @@ def test_another_identity_or_setting_is_refused_by_name(tmp_path):
         assert store.restore(like()).step == 1
 
 
+def test_our_own_version_and_flax_are_among_those_that_count():
+    found = manifest.versions()
+    assert found["jaxlstm"] == jaxlstm.__version__
+    assert found["flax"] == flax.__version__
+
+
 def test_other_versions_are_refused_where_the_numbers_must_be_the_same(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(manifest, "versions", lambda: {"jax": "0.0.1"})
@@ -316,7 +346,22 @@ def test_what_was_written_wrong_does_not_take_the_olders_place(tmp_path, monkeyp
     ("save", "complaint"),
     [
         ({"state": {"a": 3}}, "a: expected an array, got int"),
-        ({"state": {"a": np.array(["x", None], object)}}, "a: expected an array of numbers"),
+        *[
+            (
+                {"state": {"a": np.zeros(2, dtype)}},
+                "a: expected an array of numbers, got dtype " + at,
+            )
+            for dtype, at in [
+                *[
+                    (object, "object"),
+                    (">f4", ">f4"),
+                    ("<U3", "<U3"),
+                    ("M8[s]", "datetime64"),
+                    ("V4", ""),
+                ],
+                *[(np.longdouble, ""), (jnp.uint2, "uint2"), (jnp.float8_e4m3, "float8_e4m3")],
+            ]
+        ],
         ({"state": Twins()}, "two leaves are called twin"),
         ({"state": {"x" * 250: np.zeros(1)}}, "250 characters"),
         ({"extra": {"a": np.zeros(1)}}, "extra: expected what JSON can hold"),

@@ -343,6 +343,18 @@ def test_tensorboard_has_the_same_curves_without_doubled_points(path):
     assert last[3:] == [(x["step"], x["train_nats"]) for x in after.lines()[3:]]
 
 
+def test_a_second_cut_takes_nothing_back_of_the_first_on_tensorboard(path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    metrics = Metrics(path, tensorboard=path.parent / "board")
+    for line in LINES:
+        metrics.add(line)
+    metrics.cut(3)
+    metrics.cut(4)
+    metrics.add({"step": 7, "train_nats": 0.5})
+    metrics.close()
+    assert [n for n, _ in board_points(path.parent / "board")["train_nats"]] == [1, 2, 3, 7]
+
+
 def test_a_full_disk_is_an_error_for_tensorboard_too_and_loses_nothing(path):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     folder = path.parent / "board"
