@@ -55,6 +55,7 @@ PARTS = {
     "failing-save": lambda f: writers.failing(f, 20),
     "equal": lambda f: processes.equal(f),
     "gone": lambda f: processes.gone(f, 20),
+    "other": lambda f: processes.other(f, 8),
 }
 
 

@@ -1,5 +1,6 @@
 """Runs that can be started often: each a fork of one process that has imported everything."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -105,7 +106,8 @@ def kill_after(process: Any, seconds: float, *signals: int, between: float = 0.0
     process.join(seconds)
     for number in signals:
         if process.exitcode is None:
-            os.kill(process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # over just now
+                os.kill(process.pid, number)
             time.sleep(between)
     return ended(process)
 

@@ -17,6 +17,7 @@ from tests.faults.harness import (
     differing,
     ended,
     expect,
+    kill_after,
     language_model,
     seeds,
     start,
@@ -96,12 +97,41 @@ def gone(folder: Path, count: int) -> Outcome:
     return done._replace(detail=f"{done.detail}; the other ended after {max(waits):.0f} s at most")
 
 
-def _together(run: Path, text: Path, count: int, *more: str, target=language_model):
-    codes = [ended(p, 120) for p in _started(run, text, count, *more, target=target)]
+def other(folder: Path, count: int) -> Outcome:
+    """Two processes are to train different things; a run of two goes on as one."""
+    text, _, _ = whole()
+    folder.mkdir(parents=True)
+
+    def attempt(rng):
+        run = folder / f"run{rng.getrandbits(40)}"
+        apart = rng.choice(["--learning-rate=0.01", "--seed=5", "--dropout=0.3", "--window=8"])
+        codes, said = _together(run, text, 2, of_last=(apart,))
+        expect(codes == [1, 1], codes, said)
+        expect("to train something else" in said and apart[2:6] in said, said)
+        expect(not (run / "checkpoints").exists(), "there are checkpoints")
+        processes = _started(run, text, 2)
+        while not restoring.steps(run / "checkpoints") and processes[0].exitcode is None:
+            time.sleep(0.02)
+        for process in processes:
+            kill_after(process, 0, signal.SIGKILL)
+        alone = run.with_suffix(".alone.txt")
+        code = ended(start(language_model, *command(run, text), out=alone))
+        expect(code == 1 and "--elsewhere true" in alone.read_text(), alone.read_text())
+        code = ended(start(language_model, *command(run, text), "--elsewhere=true", out=alone))
+        expect(code == 0 and restoring.steps(run / "checkpoints")[-1] == STEPS, alone.read_text())
+        return apart.split("=")[0]
+
+    return battery(
+        "processes that disagree, and one that goes on for two", seeds("other", count), attempt
+    )
+
+
+def _together(run: Path, text: Path, count: int, *more: str, **how):
+    codes = [ended(p, 120) for p in _started(run, text, count, *more, **how)]
     return codes, _said(run)
 
 
-def _started(run: Path, text: Path, count: int, *more: str, target=language_model):
+def _started(run: Path, text: Path, count: int, *more: str, of_last=(), target=language_model):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -109,7 +139,7 @@ def _started(run: Path, text: Path, count: int, *more: str, target=language_mode
     return [
         start(
             target, *common, f"--process={n}", f"--deadline={DEADLINE}", *more,
-            out=run.with_suffix(f".{n}.txt"),
+            *(of_last if n == count - 1 else ()), out=run.with_suffix(f".{n}.txt"),
         )
         for n in range(count)
     ]  # fmt: skip
