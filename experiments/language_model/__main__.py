@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from jaxlstm.data.text import Streams
+from jaxlstm.interop.arrays import needed
 from jaxlstm.train import distributed
 from jaxlstm.train.checkpoints import Checkpoints
 from jaxlstm.train.interruption import STOPPED, Interruption, StopRequestedError
@@ -14,6 +15,7 @@ from jaxlstm.train.metrics import Metrics
 
 
 def main(arguments: list[str]) -> None:
+    needed("tqdm", "experiments")
     from experiments.language_model import (
         config,
         corpus,
@@ -29,25 +31,28 @@ def main(arguments: list[str]) -> None:
         sample.main(arguments[1:])
         return
     settings, folder = config.parse(arguments)
+    needed("matplotlib", "experiments")
+    place = Path(folder)
     # Before the first look for devices; on a GPU or TPU it changes nothing.
     set_devices = partial(jax.config.update, "jax_num_cpu_devices", settings.devices or 1)
-    joined = settings.distributed or settings.coordinator or settings.processes
-    if joined:
+    joined = settings.distributed or settings.coordinator
+    if early := joined or settings.begin_with:
         set_devices()
+    if joined:
         distributed.join(
             settings.coordinator, settings.processes, settings.process, settings.deadline
         )
-    begin = pretrained.load(settings) if settings.begin_with else None
+    begin = pretrained.load(settings, place) if settings.begin_with else None
     data = corpus.load(settings, begin and begin.vocabulary)
     shard = (jax.process_index(), jax.process_count()) if joined else (0, 1)
     streams = Streams(data.train, settings.batch, settings.window, shard)
-    if not joined:
+    if not early:
         set_devices()
     report.say("\n".join(data.report))
-    place, leads = Path(folder), distributed.leads()
+    leads = distributed.leads()
     devices = train.use_devices(settings)
     identity = workdir.identity(settings, data, begin.fingerprint if begin else "")
-    workdir.check(place, identity)
+    workdir.agree(place, settings, identity)
     with (
         Interruption() as stop,
         Checkpoints(
@@ -76,8 +81,10 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, FloatingPointError, OSError, ImportError) as error:
+        elsewhere = "was made with other versions or devices" in str(error)
+        hint = "\n--elsewhere true goes on with it nevertheless, if not bit for bit"
+        sys.exit(f"error: {error}{hint if elsewhere else ''}")
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise

@@ -110,6 +110,8 @@ FREE = {
     "sample_length",
 }  # may change between a run and its resumption
 
+OF_ONE = {"begin_with", "cache", "coordinator", "process"}  # may differ between processes
+
 # Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329, section 4.1, "non-regularized":
 # 2 x 200, U(-0.1, 0.1), 20 steps, 13 epochs, rate 1 halved after each epoch past the 4th.
 _ZAREMBA_SMALL = Config(
@@ -157,6 +159,13 @@ PRESETS: dict[str, Config] = {
     ),
 }
 
+# `--quick`: enough to see it work, and for its tests.
+QUICK = {
+    "train_limit": 50_000, "held_out_limit": 5_000, "hidden": 32, "embedding": 16, "batch": 4,
+    "window": 16, "steps": 60, "warmup": 5, "watch_every": 20, "log_every": 5, "ngram_order": 3,
+    "sample_length": 20,
+}  # fmt: skip
+
 CHOICES = {
     "corpus": ("stdlib", "tinyshakespeare"),
     "level": ("char", "word"),
@@ -193,6 +202,9 @@ def parse(arguments: list[str]) -> tuple[Config, str]:
     parser.add_argument(
         "--workdir", default="", help="folder of the run; default: runs/PRESET-TEXT"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="a small network and few steps: within a minute"
+    )
     for field in dataclasses.fields(Config):
         kind = _truth if field.type is bool else field.type
         default = "; default: of the preset" if field.default != "" else ""
@@ -212,10 +224,11 @@ def parse(arguments: list[str]) -> tuple[Config, str]:
         for name, value in vars(parser.parse_args(arguments)).items()
         if value is not None
     }
-    preset, workdir = given.pop("preset"), given.pop("workdir")
-    config = dataclasses.replace(PRESETS[preset], **given)
+    preset, workdir, quick = (given.pop(name) for name in ("preset", "workdir", "quick"))
+    config = dataclasses.replace(PRESETS[preset], **{**(QUICK if quick else {}), **given})
     check(config)
-    return config, workdir or f"runs/{preset}-{'own' if config.train else config.corpus}"
+    text = "own" if config.train else config.corpus
+    return config, workdir or f"runs/{preset}-{text}" + "-quick" * quick
 
 
 def check(config: Config) -> None:
@@ -241,5 +254,8 @@ def check(config: Config) -> None:
         raise ValueError("--valid and --test go with --train")
     if bool(config.valid) != bool(config.test):
         raise ValueError("--valid and --test: expected both or neither")
+    given = [bool(config.coordinator), config.processes > 0, config.process >= 0]
+    if any(given) and not all(given):
+        raise ValueError("--coordinator, --processes and --process: expected all three or none")
     if config.steps == 0 and config.epochs <= 0:
         raise ValueError(f"--epochs: expected more than 0, got {config.epochs}")

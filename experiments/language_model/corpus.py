@@ -1,6 +1,5 @@
 """The texts: the standard library's source, a downloaded corpus, or the user's own files."""
 
-import hashlib
 import sysconfig
 import zlib
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.language_model.config import Config
+from jaxlstm.data.position import fingerprint
 from jaxlstm.data.text import Vocabulary, words
+from jaxlstm.interop.arrays import needed
 
 TINY_SHAKESPEARE = {
     "url": "https://raw.githubusercontent.com/karpathy/char-rnn/"
@@ -57,9 +58,7 @@ def load(config: Config, vocabulary: Vocabulary | None = None) -> Data:
     size = config.vocabulary if config.level == "word" else None
     vocabulary = vocabulary or Vocabulary.build(train, size)
     encoded = [vocabulary.encode(s) for s in (train, valid, test)]
-    digest = hashlib.sha256("\0".join(vocabulary.symbols).encode())
-    for tokens in encoded:
-        digest.update(len(tokens).to_bytes(8, "little") + tokens.tobytes())
+    names = np.frombuffer("\0".join(vocabulary.symbols).encode(), np.uint8)
     unit = {"char": "characters", "word": "words"}[config.level]
     report = [
         f"text: {texts.split}",
@@ -71,7 +70,7 @@ def load(config: Config, vocabulary: Vocabulary | None = None) -> Data:
             report.append(
                 f"{name}: {unknown:,} {unit} ({unknown / len(tokens):.2%}) count as <unk>"
             )
-    return Data(*encoded, vocabulary, digest.hexdigest(), report)
+    return Data(*encoded, vocabulary, fingerprint(names, *encoded), report)
 
 
 def read(config: Config) -> Texts:
@@ -87,9 +86,7 @@ def read(config: Config) -> Texts:
     if config.corpus == "tinyshakespeare":
         text = read_file(fetch(TINY_SHAKESPEARE, config.cache), "tinyshakespeare")
         split = len(text) * 9 // 10
-        how = (
-            "tiny Shakespeare: first 90 % train, last 10 % test and valid (nothing is chosen by it)"
-        )
+        how = "tiny Shakespeare: first 90 % train; the last 10 % is both valid and test"
         return Texts(text[:split], text[split:], text[split:], how)
     return standard_library()
 
@@ -113,8 +110,7 @@ def read_file(path: str, argument: str) -> str:
 
 def fetch(source: dict[str, str], cache: str) -> str:
     """The path of a corpus in the cache folder, downloaded and its hash checked."""
-    import pooch
-
+    pooch = needed("pooch", "experiments")
     folder = Path(cache) if cache else Path(pooch.os_cache("jaxlstm"))
     try:
         return pooch.retrieve(path=folder, progressbar=False, **source)

@@ -56,11 +56,11 @@ def finish(
     }
     if not distributed.leads():
         return result
-    learning_curve(folder / "learning_curve.png", metrics.lines(), result, config)
     check()
     text = "".join(
         sample(config, data.vocabulary, params, "\n", config.sample_length, seed=config.seed)
     )
     replace(folder / "sample.txt", text.encode())
     write_json(folder / "metrics.json", result)
+    learning_curve(folder / "learning_curve.png", metrics.lines(), result, config)
     return result

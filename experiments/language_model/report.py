@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.language_model.config import Config
+from jaxlstm.interop.arrays import needed
 from jaxlstm.train import distributed
 from jaxlstm.train.files import replace
 
@@ -46,9 +47,7 @@ def learning_curve(
     path: Path, lines: list[dict[str, Any]], result: dict[str, Any], config: Config
 ) -> None:
     """Training and validation loss against steps, with the floor, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    needed("matplotlib", "experiments").use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")

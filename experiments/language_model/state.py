@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 def rate(config: Config, steps: int, per_epoch: int) -> optax.Schedule:
-    """The learning rate at each step."""
+    """The learning rate at each step, a window each."""
     if config.schedule == "linear":
         warmup = min(config.warmup, steps // 2)
         rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
@@ -44,7 +44,8 @@ def rate(config: Config, steps: int, per_epoch: int) -> optax.Schedule:
 
 def optimizer(config: Config, steps: int, per_epoch: int) -> optax.GradientTransformation:
     """Clipping by the norm of the whole gradient, then AdamW or plain gradient descent."""
-    schedule = rate(config, steps, per_epoch)
+    of_step = rate(config, steps, per_epoch)
+    schedule = lambda update: of_step(update * config.accumulate)
     if config.optimizer in ("sgd", "ntasgd"):
         rule = optax.sgd(schedule)
     else:

@@ -36,8 +36,8 @@ OVER_BATCH = P(None, "data")
 def train_step(config: Config, rule: optax.GradientTransformation, mesh: Mesh):
     """A jitted `(state, step, tokens, targets, wish, fresh) -> (state, Seen)`.
 
-    The loss is the mean over streams and, for AdamW, over time; for SGD the sum over time, as
-    Zaremba et al. have it. A step that the guard rejects leaves params, optimizer and carry.
+    The loss is the mean over streams and over time; for `sgd` alone the sum over time, as Zaremba
+    et al. have it. A step that the guard rejects leaves params, optimizer and carry.
     """
     steps_in_loss = config.window if config.optimizer == "sgd" else 1
 

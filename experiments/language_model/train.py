@@ -81,14 +81,15 @@ def train(
     leads = distributed.leads()
     cut = metrics.cut if leads else lambda step: None
     step, seconds, pending, unwritten, scores = 0, 0.0, [], [], []
+    rolled_to = None  # the step that was gone back to because of what is pending
     if restored is None:
         state = jax.jit(begin)(params=params)
         cut(0)
     else:
         step, state, extra = restored.step, restored.state, restored.extra
         seconds, pending = extra["seconds"], [Seen(*seen) for seen in extra["pending"]]
-        scores = extra["scores"]
-        streams.set_state(extra["streams"])
+        scores, rolled_to = extra["scores"], extra["rolled_to"]
+        streams.set_state(extra["streams"], reshard=config.elsewhere)
         cut(step - 1 if pending else step)
         for line in [*restored.warnings, f"going on after step {step:,} of {steps:,}"]:
             say(line)
@@ -112,9 +113,11 @@ def train(
             tell()  # a resumption counts on the lines before it
             metrics.sync()
             extra = {"seconds": seconds, "streams": streams.get_state(), "scores": scores}
-            store.save(step, whole, {**extra, "pending": as_numbers(pending)}, score)
+            extra |= {"pending": as_numbers(pending), "rolled_to": rolled_to}
+            store.save(step, whole, extra, score)
 
         if leads:
+            survive(store.wait)  # for a save before, which is not this one's end
             write() if needed else survive(write)
 
     def survive(action):
@@ -153,6 +156,11 @@ def train(
                 if action == "stop":
                     survive(partial(tell, {"step": step, "event": "stop", "why": why}))
                     raise FloatingPointError(f"step {step:,}: {why}")
+                undone = action == "rollback" and rolled_to is None
+                if undone and (before := store.restore(like)) is not None:
+                    rolled_to = before.step
+                    taken = distributed.placed(before.state, shardings)
+                    state = taken._replace(guard=state.guard, plateau=state.plateau)
                 if at_watch:
                     try:
                         params = distributed.here(best_params(state))
@@ -174,18 +182,15 @@ def train(
                 survive(partial(tell, line))
                 if action:
                     event = {"step": step, "event": action, "why": why}
-                    if action == "rollback" and (before := store.restore(like)) is not None:
-                        state = distributed.placed(before.state, shardings)._replace(
-                            guard=state.guard
-                        )
-                        event["to"] = before.step
+                    event |= {} if rolled_to is None else {"to": rolled_to}
                     survive(partial(tell, event))
                     announce(f"step {step:,}: {action}: {why}")
+                    rolled_to = None
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             late = time.perf_counter() - saved > config.checkpoint_seconds
             wish = STOP if stop.requested else SAVE if late else NOTHING
             do = wish if alone else agreement.reached()
-            if step != saved_at and (due or do or at_watch or action):
+            if (step != saved_at or score is not None) and (due or do or at_watch or action):
                 save(score, needed=do == STOP or over)
                 saved, saved_at = time.perf_counter(), step
             if over:
@@ -240,22 +245,22 @@ def said(seen: Seen) -> dict[str, Any]:
 
 
 def use_devices(config: Config) -> list[jax.Device]:
-    """The devices that the batch is split over: alone, as many of them as divide it.
+    """The devices that the batch is split over; by default, and alone, as many as divide it.
 
     Raises:
-      ValueError: if there are not so many.
+      ValueError: if there are not so many, or they don't divide it.
     """
     here = jax.local_device_count()
     count = config.devices or here
     if count > here:
         raise ValueError(f"--devices: {count} are asked for, {here} are here")
     processes = jax.process_count()
-    while processes == 1 and config.batch % count:
+    while not config.devices and processes == 1 and config.batch % count:
         count -= 1
     if config.batch % (count * processes):
         raise ValueError(
-            f"--batch: {config.batch} streams can't be divided among {processes} processes with "
-            f"{count} devices each"
+            f"--batch: expected a multiple of {count * processes}, the devices of all processes "
+            f"(--devices), got {config.batch}"
         )
     numbers = [[d for d in jax.devices() if d.process_index == n] for n in range(processes)]
     return [d for of_one in numbers for d in of_one[:count]]

@@ -96,9 +96,11 @@ def is_number(value: Any) -> bool:
 
 def find(folder: Path, depth: int = DEPTH) -> tuple[list[Path], list[str]]:
     """The folders of runs in a folder, or the folder itself; and a line on each other folder."""
-    if any((folder / name).exists() for name in ("config.json", "metrics.jsonl", "checkpoints")):
-        return [folder], []
     try:
+        if any(
+            (folder / name).exists() for name in ("config.json", "metrics.jsonl", "checkpoints")
+        ):
+            return [folder], []
         inside = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     except OSError as error:
         return [], [f"{folder}: can't be read ({error})"]

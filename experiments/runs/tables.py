@@ -10,7 +10,7 @@ from experiments.runs.folder import Run, is_number
 NAMED = 4  # fields at most that tell the runs of a list apart
 ROWS = 20  # of a history
 COLUMNS = 8  # of a history
-WIDTH = 40  # characters of a text in a table
+WIDTH = 40  # characters of a field in a table of runs
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -40,7 +40,7 @@ def _looks_like_a_number(text: str) -> bool:
 
 
 def cell(value: Any) -> str:
-    """A value as the text of a cell: short, on one line."""
+    """A value as the text of a cell, on one line."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -50,7 +50,12 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = printable(text)
+    return printable(text)
+
+
+def short(value: Any) -> str:
+    """The end of it, where a text is too long for a table of runs."""
+    text = cell(value)
     return text if len(text) <= WIDTH else "…" + text[1 - WIDTH :]
 
 
@@ -90,7 +95,7 @@ def describe(runs: Sequence[Run]) -> list[str]:
         left.remove(chosen[-1])
     shown = [name for name in fields if name in chosen]
     return [
-        " ".join(f"{n}={cell(run.config[n])}" for n in shown if n in run.config) or "-"
+        " ".join(f"{n}={short(run.config[n])}" for n in shown if n in run.config) or "-"
         for run in runs
     ]
 

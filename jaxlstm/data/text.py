@@ -85,7 +85,7 @@ class Streams(Resumable[Window]):
     begin again. What does not fill a stream or a window at the end is left out.
 
     Args:
-      tokens: (N,) integers, the text.
+      tokens: (N,) integers in [0, 2**31), the text.
       batch: B, the number of streams.
       window: T, steps in a window.
       shard: (index, count): which process this is, of how many; each has B / count of the
@@ -95,8 +95,8 @@ class Streams(Resumable[Window]):
       windows: how many an epoch has.
 
     Raises:
-      ValueError: if the text is too short for one window in each stream, or the streams can't
-        be divided among the shards.
+      ValueError: if the tokens are anything else, or too few for one window in each stream, or
+        the streams can't be divided among the shards.
 
     Example:
       >>> import numpy as np
@@ -119,15 +119,15 @@ class Streams(Resumable[Window]):
         window: int,
         shard: tuple[int, int] = (0, 1),
     ):
-        tokens = np.asarray(tokens, np.int32)
+        tokens = _check_tokens(tokens)
         batch, self._window = check_count(batch, "batch"), check_count(window, "window")
         shards, rows = check_shard(shard, batch)
         length = len(tokens) // batch
         self.windows = max(0, (length - 1) // self._window)  # in an epoch
         if self.windows == 0:
             raise ValueError(
-                f"a text of {len(tokens):,} symbols is too short for {batch} streams with "
-                f"windows of {window}: at least {batch * (window + 1):,} are needed"
+                f"tokens: a text of {len(tokens):,} is too short for {batch} streams with windows "
+                f"of {window}: at least {batch * (window + 1):,} are needed"
             )
         self._streams = tokens[: length * batch].reshape(batch, length)[rows]
         identity = {"sha256": fingerprint(tokens), "batch": batch, "window": self._window}
@@ -140,3 +140,14 @@ class Streams(Resumable[Window]):
         start = entry * self._window
         span = self._streams[:, start : start + self._window + 1].T
         return Window(span[:-1], span[1:], fresh=entry == 0)
+
+
+def _check_tokens(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+    found = np.asarray(tokens)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        got = f"{found.shape} of {found.dtype}"
+    elif found.size and not 0 <= found.min() <= found.max() < 2**31:
+        got = f"some from {found.min()} to {found.max()}"
+    else:
+        return found.astype(np.int32)
+    raise ValueError(f"tokens: expected (N,) integers in [0, 2**31), got {got}")

@@ -89,8 +89,34 @@ def test_streams_of_the_same_numbers_are_the_same_whatever_they_come_in():
 
 
 def test_streams_refuse_a_text_that_is_too_short():
-    with pytest.raises(ValueError, match="too short for 4 streams with windows of 8: at least 36"):
+    too_short = "tokens: a text of 30 is too short for 4 streams with windows of 8: at least 36"
+    with pytest.raises(ValueError, match=too_short):
         Streams(np.arange(30), batch=4, window=8)
+    with pytest.raises(ValueError, match="tokens: a text of 0 is too short"):
+        Streams([], batch=4, window=8)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "got"),
+    [
+        (np.arange(30.0), r"\(30,\) of float64"),
+        (np.ones(30, bool), r"\(30,\) of bool"),
+        (np.zeros((30, 2), np.int32), r"\(30, 2\) of int32"),
+        (3, r"\(\) of int64"),
+        (["a", "b"], r"\(2,\) of <U1"),
+        ([*range(30), -1], "some from -1 to 29"),
+        ([*range(30), 2**31], "some from 0 to 2147483648"),
+        (np.array([2**64 - 1] * 30, np.uint64), "some from 18446744073709551615 to"),
+    ],
+)
+def test_tokens_are_never_cast_to_others(tokens, got):
+    expected = r"tokens: expected \(N,\) integers in \[0, 2\*\*31\), got "
+    with pytest.raises(ValueError, match=expected + got):
+        Streams(tokens, batch=2, window=2)
+
+
+def test_the_largest_token_stays_what_it_is():
+    assert next(Streams(np.full(6, 2**31 - 1), batch=2, window=2)).inputs.max() == 2**31 - 1
 
 
 @pytest.mark.parametrize(("batch", "window", "name"), [(0, 2, "batch"), (2, 0, "window")])

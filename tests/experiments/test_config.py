@@ -1,5 +1,7 @@
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.language_model import config, corpus, state
@@ -37,6 +39,34 @@ def test_the_linear_schedule_ends_at_zero():
     assert float(rate(0)) == 0
     assert float(rate(preset.warmup)) == pytest.approx(preset.learning_rate)
     assert float(rate(1000)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "epochs"])
+def test_the_rate_of_accumulated_windows_is_that_of_their_first(schedule):
+    settings = config.Config(
+        optimizer="sgd", schedule=schedule, learning_rate=0.5, warmup=4, accumulate=4, steps=40,
+        flat_epochs=1,
+    )  # fmt: skip
+    rule, params = state.optimizer(settings, 40, 10), {"w": jnp.zeros(())}
+    after, made = rule.init(params), []
+    for _ in range(40):
+        updates, after = rule.update({"w": jnp.ones(())}, after)
+        made += [-float(updates["w"])] if updates["w"] else []
+    rates = [float(state.rate(settings, 40, 10)(step)) for step in range(0, 40, 4)]
+    np.testing.assert_allclose(made, [r for r in rates if r], rtol=1e-6)
+    assert made[-1] <= 0.13 * settings.learning_rate
+
+
+@pytest.mark.parametrize("alone", ["--process=1", "--processes=2", "--coordinator=here:1234"])
+def test_who_is_who_is_told_in_whole_or_not_at_all(alone):
+    with pytest.raises(ValueError, match="--coordinator, --processes and --process: expected all"):
+        config.parse([alone])
+
+
+def test_quick_is_small_but_for_what_is_given():
+    given, folder = config.parse(["--quick", "--hidden=64", "--preset=zaremba-small"])
+    assert (given.hidden, given.steps, given.level) == (64, config.QUICK["steps"], "word")
+    assert folder == "runs/zaremba-small-stdlib-quick"
 
 
 def test_the_standard_library_is_split_by_files_and_the_same_each_time():

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.language_model import sample
+from experiments.language_model import corpus, finish, model, sample, train
 from experiments.language_model.__main__ import main
+from experiments.language_model.config import Config
+from jaxlstm.data.text import Vocabulary
 from jaxlstm.train import manifest
+from jaxlstm.train.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("language_model")  # one finished run for all
 TEXT = "".join(f"def f{n % 7}(x):\n    return x + {n % 11}  # é\n" for n in range(400))
-SMALL = [
-    "--hidden=12", "--embedding=6", "--batch=4", "--window=16", "--steps=60", "--log-every=5",
-    "--watch-every=20", "--sample-length=20", "--checkpoint-seconds=0",
-]  # fmt: skip
 
 
 def run(*arguments):
@@ -38,7 +38,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "whole"
-    done = run("--train", text, "--workdir", folder, *SMALL)
+    done = run("--train", text, "--workdir", folder, "--quick")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kil
     whole, _ = finished
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", INTERRUPTIBLE, "--train", str(text)]
-    command += ["--workdir", str(folder), *SMALL]
+    command += ["--workdir", str(folder), "--quick", "--checkpoint-seconds=0"]
     with open(os.devnull, "w") as nothing:
         process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
     until = time.monotonic() + 120
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kil
         time.sleep(0.001)
     # Two signals in one moment may be taken as one, and the first may have been enough.
     assert process.wait(60) in {code, 75 if len(kills) > 1 else code}
-    again = run("--train", text, "--workdir", folder, *SMALL)
+    again = run("--train", text, "--workdir", folder, "--quick")
     assert again.returncode == 0, again.stderr
     assert "going on after step" in again.stdout
     assert arrays(folder) == arrays(whole)  # shapes, dtypes and SHA-256 of every array
@@ -119,10 +119,10 @@ def test_a_killed_run_goes_on_to_the_very_same_end(finished, text, tmp_path, kil
 
 def test_a_folder_of_another_configuration_is_refused(finished, text):
     folder, _ = finished
-    done = run("--train", text, "--workdir", folder, *SMALL, "--hidden=13", "--seed=4")
+    done = run("--train", text, "--workdir", folder, "--quick", "--hidden=13", "--seed=4")
     assert done.returncode == 1
     assert "belongs to another configuration" in done.stderr
-    assert "hidden: 12 there, 13 here" in done.stderr
+    assert "hidden: 32 there, 13 here" in done.stderr
     assert "seed: 0 there, 4 here" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -155,7 +155,7 @@ def test_draws_keep_to_the_likeliest_and_to_the_nucleus():
 
 def test_words_and_peepholes_and_two_devices(text, tmp_path):
     done = run(
-        "--train", text, "--workdir", tmp_path / "w", *SMALL, "--level=word", "--cell=peephole",
+        "--train", text, "--workdir", tmp_path / "w", "--quick", "--level=word", "--cell=peephole",
         "--layers=2", "--optimizer=sgd", "--schedule=epochs", "--learning-rate=0.5",
         "--devices=2", "--window=5", "--weight-drop=0.2",
     )  # fmt: skip
@@ -190,15 +190,52 @@ def test_bad_input_is_answered_in_words(tmp_path, content, arguments, complaint)
     assert not (tmp_path / "run").exists()
 
 
-def test_unseen_characters_count_as_unknown(text, tmp_path):
+def test_unseen_characters_count_as_unknown_to_what_another_run_has_learned(
+    finished, text, tmp_path
+):
     held_out = tmp_path / "held_out.txt"
     held_out.write_text("def π(x):\n" * 10, encoding="utf-8")
     done = run(
         "--train", text, "--valid", held_out, "--test", held_out,
-        "--workdir", tmp_path / "run", *SMALL, "--steps=5",
+        "--workdir", tmp_path / "run", "--quick", "--steps=5", "--begin-with", finished[0],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "test: 10 characters (10.00%) count as <unk>" in done.stdout
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "tqdm"])
+def test_a_library_that_is_missing_is_named_before_anything_begins(
+    text, tmp_path, monkeypatch, library
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "experiments.language_model.__main__")
+    monkeypatch.setattr(
+        sys, "argv", ["", "--quick", f"--train={text}", f"--workdir={tmp_path / 'run'}"]
+    )
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("experiments.language_model", run_name="__main__", alter_sys=True)
+    assert str(end.value).startswith(f"error: {library} can't be imported")
+    assert "pip install 'jaxlstm[experiments]'" in str(end.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_numbers_are_there_whatever_becomes_of_the_picture(tmp_path, monkeypatch):
+    tokens = np.arange(60, dtype=np.int32) % 3
+    data = corpus.Data(tokens, tokens, tokens, Vocabulary(("<unk>", "a", "b")), "", [])
+    settings = Config(hidden=2, embedding=2, sample_length=1)
+    params = model.init(settings, jax.random.key(0), 3)
+
+    def no_picture(*arguments):
+        raise OSError("no room for it")
+
+    monkeypatch.setattr(finish, "learning_curve", no_picture)
+    trained = train.Trained(params, 0, 0.0)
+    with pytest.raises(OSError, match="no room"):
+        finish.finish(
+            settings, data, tmp_path, trained, Metrics(tmp_path / "m.jsonl"), lambda: None
+        )
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 0
+    assert (tmp_path / "sample.txt").exists()
 
 
 def test_a_sample_from_no_run_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +158,22 @@ def test_broken_and_foreign_folders_are_named_and_the_others_listed(tmp_path, ca
             main(["show", str(tmp_path / name)])
 
 
+def test_a_folder_that_cant_be_read_does_not_end_the_list(tmp_path, capsys, monkeypatch):
+    a, closed = make(tmp_path / "a"), tmp_path / "closed"
+    closed.mkdir()
+    exists = Path.exists
+
+    def refused(path, **more):
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **more)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    lines = shown(capsys, "list", tmp_path).splitlines()
+    assert lines[1].startswith(str(a))
+    assert lines[2].startswith(f"{closed}: can't be read ([Errno 13] Permission denied")
+
+
 def test_what_is_damaged_in_a_run_is_named_and_the_rest_is_shown(tmp_path, capsys):
     a = make(tmp_path / "a", result={}, manifests={"20": "{", "40": {"step": 40}})
     raw = (a / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -175,7 +192,7 @@ def test_all_about_a_run(tmp_path, capsys):
         *HISTORY[:10],
         {"step": 50, "event": "skipped", "norm": math.inf},
         *HISTORY[10:],
-        {"step": 70, "event": "rolled back", "from": 90, "because": "the loss\nrose"},
+        {"step": 70, "event": "rolled back", "from": 90, "because": "the loss\nrose" * 5},
     ]
     manifests = {
         "100": {"sha256": "", "manifest": {"score": 1.25, "created": "2026-11-20T12:00:00Z"}},
@@ -186,7 +203,9 @@ def test_all_about_a_run(tmp_path, capsys):
         "60.damaged": {"step": 60},
         "80.writing": None,
     }
-    a = make(tmp_path / "a", lines, {"test": {"nats": 1.5, "same": None}, "steps": 100}, manifests)
+    path = "/a/long/path/" * 5
+    result = {"test": {"nats": 1.5, "same": None}, "steps": 100}
+    a = make(tmp_path / "a", lines, result, manifests, cache=path)
     (a / "checkpoints" / "LOCK").touch()
     text = shown(capsys, "show", a)
     assert text.startswith(f"{a}: finished, 100 of 100 steps, last change 20")
@@ -194,7 +213,7 @@ def test_all_about_a_run(tmp_path, capsys):
     parts = {part.split("\n")[0]: part.split("\n")[1:] for part in text.rstrip().split("\n\n")}
     assert [x.split() for x in parts["config"]] == [
         ["train"], ["hidden", "8"], ["dropout", "0.1"], ["steps", "100"], ["seed", "0"],
-        ["cache", "c"],
+        ["cache", path],
     ]  # fmt: skip
     assert [x.split() for x in parts["identity, where it says more"]] == [["platform", "cpu"]]
     history = parts["history, 20 of 20 lines"]
@@ -202,7 +221,7 @@ def test_all_about_a_run(tmp_path, capsys):
     assert history[4].split() == ["20", "0", "0.2500", "2.8571", "1.4000"]
     assert [x.split() for x in parts["events"][1:]] == [
         ["50", "skipped", "norm=inf"],
-        ["70", "rolled", "back", "from=90", "because='the", r"loss\nrose'"],
+        ["70", "rolled", "back", "from=90", *("because='" + r"the loss\nrose" * 5 + "'").split()],
     ]
     cells = (line.split("  ") for line in parts["checkpoints"][1:])
     found = [[x.strip() for x in line if x] for line in cells]
@@ -262,9 +281,10 @@ def test_a_history_of_many_fields_says_what_it_leaves_out(tmp_path, capsys):
 def test_values_are_short_and_on_one_line():
     values = [None, True, 12345, 0.1 + 0.2, math.nan, [1, "a"], "x" * 50, "a\x1b[2Jb", {"a": {1}}]
     assert [tables.cell(v) for v in values] == [
-        "-", "true", "12,345", "0.3", "nan", '[1, "a"]', "…" + "x" * 39, r"'a\x1b[2Jb'",
+        "-", "true", "12,345", "0.3", "nan", '[1, "a"]', "x" * 50, r"'a\x1b[2Jb'",
         '{"a": "{1}"}',
     ]  # fmt: skip
+    assert [tables.short(v) for v in ("x" * 40, "x" * 41)] == ["x" * 40, "…" + "x" * 39]
     values = [None, 7, 2.0, 0.05, 1e-5, -12.34567, 12345.6, 1e30, 0.0, math.nan, math.inf, "a"]
     assert [tables.measure(v) for v in values] == [
         "-", "7", "2.0000", "0.0500", "1e-05", "-12.3457", "12,346", "1e+30", "0.0000", "nan",
