@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 
+NAMED = "jaxlstm."  # before the names of values within a step
 normalised = partial(jax.nn.standardize, epsilon=1e-5)  # over the last axis, or those given
 
 
@@ -43,6 +45,16 @@ def gates(a: Array) -> list[Array]:
     """The gates (..., H) of a (..., G, H)."""
     axis = a.ndim - 2
     return [lax.squeeze(gate, (axis,)) for gate in lax.split(a, (1,) * a.shape[axis], axis)]
+
+
+def named(**values: Array) -> list[Array]:
+    """The values as they are, each under its name for `jaxlstm.diagnostics` to find in a step.
+
+    A compiled program is the same with and without, if a value is named where it is computed: what
+    a loop reads anyway, named within it, would be kept twice for the gradient. A value named g or
+    n, or after a prefix so (`small_g`), is a candidate, any other a gate.
+    """
+    return [checkpoint_name(a, f"{NAMED}{name}") for name, a in values.items()]
 
 
 def activate(a: Array, *functions: Callable[[Array], Array]) -> list[Array]:

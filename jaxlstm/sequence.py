@@ -35,7 +35,7 @@ def scan(
     mask: Any = None,
     resets: Any = None,
     reverse: bool = False,
-    implementation: str | None = None,
+    implementation: str | Callable | None = None,
     checkpoint: int | str | None = None,
 ) -> tuple[Carry, Any]:
     """Runs a cell over a sequence, or a ragged batch of them.
@@ -65,7 +65,8 @@ def scan(
       reverse: runs each sequence from its own last step to its first; the outputs stay at
         their own times, and `resets` still mark the first step in time of each segment.
       implementation: None for the first that can serve, `"reference"` for `lax.scan` of
-        `cell.step`, or a name that `explain` lists.
+        `cell.step`, or a name that `explain` lists; or a function to call in this one's place,
+        with its arguments but the last two, as `jaxlstm.diagnostics` has for cells in a Layer.
       checkpoint: for long sequences: the number of steps in a segment, at most, of which the
         gradient keeps the first carry alone and runs the segment again; `"sqrt"` for the
         square root of T, None, or T and more, to keep every carry.
@@ -95,6 +96,9 @@ def scan(
     ranks = {a.ndim for a in (mask, resets) if a is not None}
     ranks |= {lengths.ndim + 1} if lengths is not None else set()
     check(len(ranks) < 2, "lengths, mask, resets", "the same batch axes in each", f"ranks {ranks}")
+    if callable(implementation):
+        options = dict(key=key, lengths=lengths, mask=mask, resets=resets, reverse=reverse)
+        return implementation(cell, params, xs, carry, **options)
     arguments = (params, xs, carry, key, lengths, mask, resets)
     return _scan(cell, arguments, bool(reverse), implementation, _segment(checkpoint, shape[0]))
 

@@ -51,6 +51,10 @@ FLOORS = {
     "jaxlstm.interop.arrays": (CORE, ["jax", "numpy"]),
     "jaxlstm.interop": (["jaxlstm"], ["jax", "numpy", "flax"]),  # others by interop.arrays.needed
     "jaxlstm.attention": (SEQUENCE, ["jax", "numpy"]),
+    "jaxlstm.diagnostics": (
+        [*SEQUENCE, "jaxlstm.combine", "jaxlstm.attention", "jaxlstm.diagnostics"],
+        ["jax", "numpy"],
+    ),
     "jaxlstm.losses": (CORE, ["jax"]),
     "jaxlstm.data": (["jaxlstm.data"], ["numpy"]),
     "jaxlstm.train.manifest": (["jaxlstm.train.files"], ["jax", "numpy"]),

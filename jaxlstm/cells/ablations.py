@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import gates, sigmoid, tanh
+from jaxlstm.gates import gates, named, sigmoid, tanh
 from jaxlstm.initializers import gate_weights, orthogonal
 
 # The gates that have weights, in the order i, f, g, o.
@@ -114,8 +114,9 @@ def lstm_ablation_update(
     gate = lambda name, c: sigmoid(a[name] + p[name] * c)
     i = jnp.ones_like(c) if name == "nig" else gate("i", c)
     f = 1 - i if name == "cifg" else jnp.ones_like(c) if name == "nfg" else gate("f", c)
-    c = f * c + i * (a["g"] if name == "niaf" else tanh(a["g"]))
-    o = jnp.ones_like(c) if name == "nog" else gate("o", c)
+    i, f = named(i=i, f=f)
+    c = f * c + i * named(g=a["g"] if name == "niaf" else tanh(a["g"]))[0]
+    (o,) = named(o=jnp.ones_like(c) if name == "nog" else gate("o", c))
     h = o * (c if name == "noaf" else tanh(c))
     return LSTMAblationCarry(c, h, jnp.stack([i, f, o], -2) if name == "fgr" else None)
 

@@ -9,7 +9,7 @@ from jax import lax
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size, describe
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, gates, sigmoid, tanh
+from jaxlstm.gates import activate, gates, named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import accumulator, cast
@@ -174,6 +174,7 @@ def _recur(params, carry, z):
     a = z + _convolve(h, w_h)
     if peephole is None:
         i, f, g, o = activate(a, sigmoid, sigmoid, tanh, sigmoid)
+        i, f, g, o = named(i=i, f=f, g=g, o=o)
         c = f * c + i * g
     else:
         place = (3, *shape[-w_h.ndim + 2 :])
@@ -182,8 +183,9 @@ def _recur(params, carry, z):
         a_i, a_f, a_g, a_o = gates(a)
         before = jnp.stack([a_i + p_i * c, a_f + p_f * c, a_g], -2)
         i, f, g = activate(before, sigmoid, sigmoid, tanh)
+        i, f, g = named(i=i, f=f, g=g)
         c = f * c + i * g
-        o = sigmoid(a_o + p_o * c)
+        (o,) = named(o=sigmoid(a_o + p_o * c))
     carry = cast(ConvLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h
 

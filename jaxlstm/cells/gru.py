@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import activate, gates, sigmoid, tanh
+from jaxlstm.gates import activate, gates, named, sigmoid, tanh
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import Known
 
@@ -60,7 +60,8 @@ def gru_update(
     """
     (z_r, z_z, z_n), (u_r, u_z, u_n) = gates(z), gates(u)
     r, keep = activate(jnp.stack([z_r + u_r, z_z + u_z], -2), sigmoid, sigmoid)
-    n = tanh(z_n + r * (u_n + b_n))
+    r, keep = named(r=r, z=keep)
+    (n,) = named(n=tanh(z_n + r * (u_n + b_n)))
     n = n if candidate is None else n * candidate
     return GRUCarry((1 - keep) * n + keep * carry.h)
 

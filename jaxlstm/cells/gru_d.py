@@ -9,7 +9,7 @@ from jax import lax
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size, describe
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import gates, sigmoid, tanh
+from jaxlstm.gates import gates, named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import accumulator, project
@@ -215,8 +215,8 @@ def _recur(params, carry, inputs):
     h = (decay_h * h).astype(carry.h.dtype)
     a_r, a_z, a_n = gates(z + project(x.astype(h.dtype), params.w_x))
     u_r, u_z = gates(project(h, w_h[:, :2]))
-    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-    n = tanh(a_n + project(r.astype(h.dtype) * h, w_h[:, 2]))
+    r, z = named(r=sigmoid(a_r + u_r), z=sigmoid(a_z + u_z))
+    (n,) = named(n=tanh(a_n + project(r.astype(h.dtype) * h, w_h[:, 2])))
     h = ((1 - z) * h + z * n).astype(h.dtype)
     return GRUDCarry(h, (known + missing * last).astype(last.dtype)), h
 

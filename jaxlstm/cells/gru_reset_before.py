@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import sigmoid, tanh
+from jaxlstm.gates import named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import project
@@ -104,8 +104,8 @@ def _recur(params, carry, z):
     (h,), w_h = carry, params.w_h
     check_shape(h, (*z.shape[:-2], w_h.shape[0]), "carry.h", "as x and params.w_h have it")
     gate = lambda n: sigmoid(z[..., n, :] + project(h, w_h[:, n]))
-    r, keep = gate(0), gate(1)
-    n = tanh(z[..., 2, :] + project(r.astype(h.dtype) * h, w_h[:, 2]))
+    r, keep = named(r=gate(0), z=gate(1))
+    (n,) = named(n=tanh(z[..., 2, :] + project(r.astype(h.dtype) * h, w_h[:, 2])))
     h = ((1 - keep) * n + keep * h).astype(h.dtype)
     return GRUResetBeforeCarry(h), h
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, normalised, sigmoid, tanh
+from jaxlstm.gates import activate, named, normalised, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import orthogonal
 from jaxlstm.kernels.recurrence import cast, project
@@ -183,7 +183,7 @@ def _recur(params, carry, z):
         check_shape(getattr(carry, name), expected, f"carry.{name}", "as x and the params have it")
     of_h = small.w_x[: params.w_h.shape[0]]
     a = small_z + project(carry.h, of_h) + project(carry.small_h, small.w_h)
-    small_c, small_h = _advance(a, carry.small_c, small.norm)
+    small_c, small_h = _advance(a, carry.small_c, small.norm, "small_")
     z_h, z_x, z_b = jnp.moveaxis(project(small_h.astype(carry.small_h.dtype), params.w_z), -3, 0)
     embeddings = jnp.stack([z_h + params.b_z[0], z_x + params.b_z[1], z_b])
     d_h, d_x, bias = jnp.einsum("p...ge,pgeh->p...gh", embeddings, params.w_d)
@@ -196,11 +196,12 @@ def _recur(params, carry, z):
 _unroll = HoistedUnroll(_inputs, _recur)
 
 
-def _advance(a, c, norm):
+def _advance(a, c, norm, small=""):
     """c' and h' of an LSTM, of what goes into its gates (*B, 4, H)."""
     if norm is not None:
         a = normalised(a) * norm.gain + norm.b
     i, f, g, o = activate(a, sigmoid, sigmoid, tanh, sigmoid)
+    i, f, g, o = named(**{f"{small}i": i, f"{small}f": f, f"{small}g": g, f"{small}o": o})
     c = f * c + i * g
     shown = c if norm is None else normalised(c) * norm.gain_c + norm.b_c
     return c, o * tanh(shown)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import activate, gates, normalised, sigmoid, tanh
+from jaxlstm.gates import activate, gates, named, normalised, sigmoid, tanh
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import Known
 
@@ -124,14 +124,16 @@ def lstm_update(
     drop = lambda g: g if candidate is None else g * candidate
     if theta.peephole is None:
         i, f, g, o = activate(clip(a, gate_clip), sigmoid, sigmoid, tanh, sigmoid)
+        i, f, g, o = named(i=i, f=f, g=g, o=o)
         c = clip(f * c + i * drop(g), cell_clip)
     else:
         p_i, p_f, p_o = theta.peephole
         a_i, a_f, a_g, a_o = gates(a)
         before = jnp.stack([a_i + p_i * c, a_f + p_f * c, a_g], -2)
         i, f, g = activate(clip(before, gate_clip), sigmoid, sigmoid, tanh)
+        i, f, g = named(i=i, f=f, g=g)
         c = clip(f * c + i * drop(g), cell_clip)
-        o = sigmoid(clip(a_o + p_o * c, gate_clip))
+        (o,) = named(o=sigmoid(clip(a_o + p_o * c, gate_clip)))
     shown = c if theta.norm is None else normalised(c, -1) * norm.c + norm.b_c
     return LSTMCarry(c, o * tanh(shown))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import activate, sigmoid
+from jaxlstm.gates import activate, named, sigmoid
 from jaxlstm.initializers import gate_weights
 
 
@@ -63,7 +63,8 @@ def init_lstm_1997(
 def lstm_1997_update(theta: tuple, carry: LSTM1997Carry, z: Array, u: Array) -> LSTM1997Carry:
     """The elementwise part of `lstm_1997_step`, of z = x W + b and u = h U, both (*B, 3, H)."""
     i, half, o = activate(z + u, sigmoid, sigmoid, sigmoid)
-    c = carry.c + i * (4 * half - 2)
+    i, g, o = named(i=i, g=4 * half - 2, o=o)
+    c = carry.c + i * g
     return LSTM1997Carry(c, o * (2 * sigmoid(c) - 1))
 
 

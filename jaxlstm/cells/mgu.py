@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import sigmoid, tanh
+from jaxlstm.gates import named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import project
@@ -100,8 +100,8 @@ def _inputs(params, x):
 def _recur(params, carry, z):
     (h,), w_h = carry, params.w_h
     check_shape(h, (*z.shape[:-2], w_h.shape[0]), "carry.h", "as x and params.w_h have it")
-    f = sigmoid(z[..., 0, :] + project(h, w_h[:, 0]))
-    n = tanh(z[..., 1, :] + project(f.astype(h.dtype) * h, w_h[:, 1]))
+    (f,) = named(f=sigmoid(z[..., 0, :] + project(h, w_h[:, 0])))
+    (n,) = named(n=tanh(z[..., 1, :] + project(f.astype(h.dtype) * h, w_h[:, 1])))
     h = ((1 - f) * h + f * n).astype(h.dtype)
     return MGUCarry(h), h
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import gates, sigmoid
+from jaxlstm.gates import gates, named, sigmoid
 from jaxlstm.kernels.recurrence import project
 from jaxlstm.linear_recurrence import LinearUnroll
 
@@ -90,7 +90,8 @@ def mingru_step(params: MinGRUParams, carry: MinGRUCarry, x: Array) -> tuple[Min
 def _coefficients(params, x):
     check_features(x, params.w_x.shape[0], "x", "params.w_x")
     z, g = gates(project(x, params.w_x) + params.b)
-    return sigmoid(-z), sigmoid(z) * g
+    keep, (new, g) = sigmoid(-z), named(z=sigmoid(z), g=g)
+    return keep, new * g
 
 
 def _dtype(params, x):

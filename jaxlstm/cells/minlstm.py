@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import gates, sigmoid
+from jaxlstm.gates import gates, named, sigmoid
 from jaxlstm.kernels.recurrence import project
 from jaxlstm.linear_recurrence import LinearUnroll
 
@@ -95,7 +95,8 @@ def _coefficients(params, x):
     i, f, g = gates(project(x, params.w_x) + params.b)
     # f / (i + f) = σ(log f - log i), which never is 0 / 0.
     lead = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
-    return sigmoid(lead), sigmoid(-lead) * g
+    f, i, g = named(f=sigmoid(lead), i=sigmoid(-lead), g=g)  # scaled to a sum of one
+    return f, i * g
 
 
 def _dtype(params, x):

@@ -11,7 +11,7 @@ from jax import lax
 from jaxlstm.base import Array, Parts, cell, restart, select, symbolic_steps
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import sigmoid
+from jaxlstm.gates import named, sigmoid
 from jaxlstm.kernels.recurrence import cast, project
 
 CHUNK = 64  # steps, at most, that the chunkwise form takes at once
@@ -97,12 +97,12 @@ def _check(params, carry, x, argument):
 
 def _inputs(params, x, forget):
     """q, k, v, o (..., K, _), i~ and log f (..., K) of x (..., D)."""
-    qk = project(x, params.w_qk)
-    vo = project(x, params.w_vo) + params.b_vo
+    qk, vo = project(x, params.w_qk), project(x, params.w_vo) + params.b_vo
     i, f = jnp.moveaxis(project(x, params.w_if) + params.b_if, -2, 0)
     q = qk[..., 0, :, :] + params.b_qk[0]
     k = qk[..., 1, :, :] / math.sqrt(qk.shape[-1]) + params.b_qk[1]
-    return q, k, vo[..., 0, :, :], sigmoid(vo[..., 1, :, :]), i, _LOG[forget](f)
+    v, o = vo[..., 0, :, :], vo[..., 1, :, :]
+    return q, k, v, *named(o=sigmoid(o), log_i=i, log_f=_LOG[forget](f))
 
 
 def _read(c_q, n_q, m, o):

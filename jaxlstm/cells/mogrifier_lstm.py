@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, sigmoid, tanh
+from jaxlstm.gates import activate, named, sigmoid, tanh
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import cast, project
 
@@ -136,6 +136,7 @@ def mogrifier_lstm_step(
             h = _gated(h, x, matrix)
     a = project(x, w_x) + project(h, w_h) + b
     i, f, g, o = activate(a, sigmoid, sigmoid, tanh, sigmoid)
+    i, f, g, o = named(i=i, f=f, g=g, o=o)
     c = f * carry.c + i * g
     carry = cast(MogrifierLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h

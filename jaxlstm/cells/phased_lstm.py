@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size, describe
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, sigmoid, tanh
+from jaxlstm.gates import activate, named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import accumulator, cast, project
@@ -165,7 +165,8 @@ def _openness(params, time, leak):
 def _inputs(params, x, leak):
     _check_input(x)
     check_features(x.values, params.w_x.shape[0], "x.values", "params.w_x")
-    return project(x.values, params.w_x) + params.b, _openness(params, x.time, leak)
+    z = project(x.values, params.w_x) + params.b
+    return z, *named(k=_openness(params, x.time, leak))
 
 
 def _recur(params, carry, inputs):
@@ -174,6 +175,7 @@ def _recur(params, carry, inputs):
         shape = (*z.shape[:-2], params.w_h.shape[0])
         check_shape(state, shape, f"carry.{name}", "as x and params.w_h have it")
     i, f, g, o = activate(z + project(carry.h, params.w_h), sigmoid, sigmoid, tanh, sigmoid)
+    i, f, g, o = named(i=i, f=f, g=g, o=o)
     c = f * carry.c + i * g
     h = o * tanh(c)
     between = lambda new, old: k * new + (1 - k) * old

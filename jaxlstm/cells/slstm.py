@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import GatedUnroll, Weights, state_dtypes
-from jaxlstm.gates import gates, sigmoid, tanh
+from jaxlstm.gates import gates, named, sigmoid, tanh
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import cast, project
 
@@ -88,12 +88,13 @@ def slstm_update(
 ) -> SLSTMCarry:
     """The elementwise part of `slstm_step`, of z = x W + b and u = h R, both (*B, 4, H)."""
     i, f, g, o = gates(z + u)
-    kept = _LOG[forget](f) + carry.m
+    i, f = named(log_i=i, log_f=_LOG[forget](f))
+    kept = f + carry.m
     m = jnp.where(carry.n <= 0, i, jnp.maximum(kept, i))
     # Above 0 only where nothing is stored, and f times that must not be infinite times zero.
     f, i = jnp.exp(jnp.minimum(kept - m, 60)), jnp.exp(i - m)
-    c, n = f * carry.c + i * tanh(g), f * jnp.where(carry.n < 0, 0, carry.n) + i
-    return SLSTMCarry(c, n, m, sigmoid(o) * c / n)
+    c, n = f * carry.c + i * named(g=tanh(g))[0], f * jnp.where(carry.n < 0, 0, carry.n) + i
+    return SLSTMCarry(c, n, m, named(o=sigmoid(o))[0] * c / n)
 
 
 def slstm_step(

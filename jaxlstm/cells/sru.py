@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, gates, sigmoid
+from jaxlstm.gates import activate, gates, named, sigmoid
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.kernels.recurrence import project
 
@@ -114,6 +114,7 @@ def _recur(params, carry, inputs):
     a_f, g, a_r = gates(z)
     before = [a + v * c + b for a, v, b in zip((a_f, a_r), params.v, params.b, strict=True)]
     f, r = activate(jnp.stack(before, -2), sigmoid, sigmoid)
+    f, g, r = named(f=f, g=g, r=r)
     new = f * c + (1 - f) * g
     y = r * new + (1 - r) * skip
     return SRUCarry(new.astype(c.dtype)), y.astype(skip.dtype)

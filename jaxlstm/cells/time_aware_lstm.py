@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size, describe
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import activate, sigmoid, tanh
+from jaxlstm.gates import activate, named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import accumulator, cast, project
@@ -142,6 +142,7 @@ def _recur(params, carry, inputs):
     short = tanh(project(carry.c, params.w_short) + params.b_short)
     c = carry.c - (1 - discount) * short
     i, f, g, o = activate(z + project(carry.h, params.w_h), sigmoid, sigmoid, tanh, sigmoid)
+    i, f, g, o = named(i=i, f=f, g=g, o=o)
     c = f * c + i * g
     carry = cast(TimeAwareLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h
