@@ -20,6 +20,7 @@ NEEDED = {  # of the examples
 }
 
 
+@pytest.mark.xdist_group("examples")  # one process, which compiles what they have in common once
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name, monkeypatch):
     for module in (module for module in NEEDED if name.startswith(module)):

@@ -87,7 +87,7 @@ def forward_mode(f):
 
 @pytest.mark.parametrize("transform", [mapped_weights, second_order, forward_mode])
 def test_transformations(transform):
-    same(CELLS["peephole"], {"lengths": jnp.array(LENGTHS["long and short"])}, transform)
+    same(CELLS["gru"], {"lengths": jnp.array(LENGTHS["long and short"])}, transform)
 
 
 def test_single_sequences_under_vmap():

@@ -86,7 +86,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-LONG = ("plain", "float16", "bfloat16", "accumulated", "plateau")  # much like the others
+LONG = {*OPTIONS} - {"ntasgd"}  # much like it
 NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in OPTIONS]
 
 

@@ -32,8 +32,12 @@ SAMPLE = {
 }
 
 
+LONG = ("failing", "numbers")  # with much of their own in tests/train and tests/experiments
+NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in SAMPLE]
+
+
 @pytest.mark.xdist_group("faults")  # one process that all runs are forks of
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_fault_does_no_harm(name, tmp_path):
     outcome = SAMPLE[name](tmp_path / name)
     if outcome.detail.startswith("skipped"):
