@@ -1,0 +1,62 @@
+"""The classic long-lag experiments: `python -m experiments.long_lags TASK`, one by one.
+
+`list` names the tasks; `page` writes docs/long_lags.md from what the runs found.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from experiments.long_lags import classic, grammar, results
+
+FORMS = ("1997", "modern")
+TASKS = {
+    "reber": (grammar.run, FORMS),
+    **{name: (classic.run, FORMS) for name in classic.EXPERIMENTS},
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.long_lags", description=__doc__)
+    parser.add_argument("task", choices=[*TASKS, "list", "page"], metavar="TASK")
+    parser.add_argument("--form", help="one of those that the task has; all, if not given")
+    parser.add_argument("--quick", action="store_true", help="a minute's try; nothing is kept")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="as many as the paper has, if not given"
+    )
+    parser.add_argument("--budget", type=int, default=0, help="sequences at most")
+    parser.add_argument("--data", default="", help="a folder, for the tasks that read any")
+    parser.add_argument("--out", type=Path, default=results.FOLDER, help="where the JSON goes")
+    given = parser.parse_args(arguments)
+    if given.task == "list":
+        for name, (_, forms) in TASKS.items():
+            print(name, ", ".join(forms))
+        return 0
+    if given.task == "page":
+        found = [json.loads(path.read_text()) for path in given.out.glob("*.json")]
+        order = [(task, form) for task, (_, forms) in TASKS.items() for form in forms]
+        found.sort(key=lambda r: order.index((r["task"], r["form"])))
+        results.PAGE.write_text(results.page(found), encoding="utf-8")
+        return 0
+    run, forms = TASKS[given.task]
+    if given.form and given.form not in forms:
+        parser.error(f"--form: {given.task} has {', '.join(forms)}, got {given.form}")
+    options = results.Options(given.quick, given.seeds, given.budget, given.data)
+    command = shlex.join(["python -m experiments.long_lags", *arguments]).replace("'", "")
+    for form in [given.form] if given.form else forms:
+        began = time.monotonic()
+        found = run(given.task, form, options)
+        print(
+            f"{found.title}, {form}: {found.ours}\n  paper: {found.paper}\n  floor: {found.floor}"
+        )
+        if not given.quick:
+            seconds = time.monotonic() - began
+            results.save(results.record(given.task, form, found, seconds, command), given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""What a run found: kept as JSON, and all of it as a page."""
+
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+FOLDER = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "long_lags.md"
+
+
+class Options(NamedTuple):
+    """What the command line may change of any task."""
+
+    quick: bool = False
+    seeds: int = 0  # 0: as many as the paper has
+    budget: int = 0  # sequences, steps or updates, as the task counts; 0: its own
+    data: str = ""  # a folder, of tasks that read any
+
+
+class Found(NamedTuple):
+    """A row of the page, in words, and the numbers that it was made of."""
+
+    title: str
+    source: str
+    paper: str
+    accept: str
+    ours: str
+    floor: str
+    passed: bool | None  # None: nothing was asked of this form
+    seeds: int
+    numbers: dict[str, Any]
+
+
+def counted(solved: np.ndarray, what: str = "sequences") -> str:
+    """How many of the seeds succeeded, and after how many sequences; -1 is a failure."""
+    done = solved[solved >= 0]
+    words = f"{len(done)} of {len(solved)} seeds"
+    return f"{words}, {done.mean():,.0f} ± {done.std():,.0f} {what}" if len(done) else words
+
+
+def record(task: str, form: str, found: Found, seconds: float, command: str) -> dict[str, Any]:
+    """Everything that there is to say of a run, as JSON."""
+    return {
+        "task": task,
+        "form": form,
+        **found._asdict(),
+        "seconds": round(seconds),
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
+        "device": f"{platform.machine()}, {jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+    }
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
+    except OSError:
+        return ""
+    return head.stdout.strip() + ("+" if changed else "")
+
+
+def save(result: dict[str, Any], folder: Path = FOLDER) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['task']}.{result['form']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+HEAD = """# Long time lags, reproduced
+
+What `python -m experiments.long_lags TASK` found, one row for each task and form; written by
+`python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
+"ours" the mean ± standard deviation over seeds. A commit with a + had changes besides.
+
+| task | form | source | paper | asked | ours | | floor | seconds | command, date, commit |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The page of docs/, of results in the order that they are to stand."""
+    passed = {True: "reached", False: "**not reached**", None: ""}
+    rows = []
+    for r in results:
+        seconds = f"{r['seconds']:,}"
+        run = f"`{r['command']}`, {r['date']}, {r['commit']}"
+        cells = [
+            r["title"],
+            r["form"],
+            r["source"],
+            r["paper"],
+            r["accept"] if r["passed"] is not None else "",
+        ]
+        cells += [r["ours"], passed[r["passed"]], r["floor"], seconds, run]
+        rows.append("| " + " | ".join(cells) + " |\n")
+    return HEAD + "".join(rows)

@@ -1,0 +1,266 @@
+"""The long-lag experiments: the networks, tasks and criteria that the papers describe."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.long_lags import __main__ as command
+from experiments.long_lags import blocks, classic, grammar, online, population, reber, sequences
+from experiments.long_lags.results import counted
+
+KEY = jax.random.key(0)
+NETS = [
+    blocks.Net(3, 2, 2, 2, span=1.0),
+    blocks.Net(3, 2, 2, 1, span=1.0, logistic=False, biases="none", output_bias=False),
+    blocks.Net(
+        3, 2, 2, 3, span=1.0, forget_gates=True, gates_feed=False, direct=True, biases="gates"
+    ),
+    blocks.Net(3, 2, 1, 2, span=1.0, output_gates=False, recurrent=False),
+]
+WEIGHTS = {  # printed in the papers
+    "reber": 276,
+    "lag-2a": 10_504,
+    "lag-2b": 10_504,
+    "lag-2c-100": 664,
+    "lag-2c-1000": 6_064,
+    **dict.fromkeys(("two-sequence-3a", "two-sequence-3b", "two-sequence-3c"), 102),
+    **dict.fromkeys(("adding-100", "adding-500", "multiplication"), 93),
+    "order-6a": 156,
+    "order-6b": 308,
+}
+
+
+def net_of(name):
+    return grammar.NET if name == "reber" else classic.EXPERIMENTS[name].net
+
+
+@pytest.mark.parametrize("name", ["reber", *classic.EXPERIMENTS])
+def test_a_network_has_the_weights_that_the_paper_counts(name):
+    params = jax.eval_shape(lambda key: blocks.init(key, net_of(name)), KEY)
+    assert sum(a.size for a in jax.tree.leaves(params)) == WEIGHTS[name]
+
+
+def test_gates_begin_with_their_biases():
+    net = classic.EXPERIMENTS["two-sequence-3a"].net
+    b = blocks.init(KEY, net).b
+    np.testing.assert_array_equal(b[:6], [-1, -3, -5, -2, -4, -6])
+    assert (np.abs(b[6:]) <= net.span).all()
+
+
+def problem(net):
+    params = blocks.init(KEY, net)
+    keys = jax.random.split(KEY)
+    return params, jax.random.normal(keys[0], (7, 3)), jax.random.uniform(keys[1], (7, 2))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_equations(net):
+    """A loop over blocks and cells, in Python."""
+    params, xs, _ = problem(net)
+    w_x, w_y = np.asarray(params.w_x), np.asarray(params.w_y)
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))
+    gates, cells = net.gates, net.cells
+    s, seen, ys = np.zeros((net.blocks, cells)), np.zeros(net.sources), []
+    for x in np.asarray(xs):
+        a = x @ w_x
+        if params.w_h is not None:
+            a = a + seen @ np.asarray(params.w_h)
+        if params.b is not None:
+            a[: len(params.b)] += np.asarray(params.b)
+        y = np.zeros((net.blocks, cells))
+        for j in range(net.blocks):
+            i = sigmoid(a[j])
+            o = sigmoid(a[net.blocks + j]) if net.output_gates else 1
+            f = sigmoid(a[2 * net.blocks + j]) if net.forget_gates else 1
+            for v in range(cells):
+                g = 4 * sigmoid(a[gates + j * cells + v]) - 2
+                s[j, v] = f * s[j, v] + i * g
+                y[j, v] = o * (2 * sigmoid(s[j, v]) - 1)
+        seen = np.concatenate([y.ravel(), sigmoid(a[:gates])])[: net.sources]
+        out = y.ravel() @ w_y
+        out = out if params.w_d is None else out + x @ np.asarray(params.w_d)
+        out = out if params.b_y is None else out + np.asarray(params.b_y)
+        ys.append(sigmoid(out) if net.logistic else out)
+    actual = blocks.outputs(net, params, xs, jnp.array([0, 3, 6]))
+    np.testing.assert_allclose(actual, np.array(ys)[[0, 3, 6]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_traces_carried_forwards_give_the_truncated_gradient_of_the_way_back(net):
+    params, xs, targets = problem(net)
+    error = lambda params: (
+        0.5 * jnp.square(blocks.outputs(net, params, xs, jnp.arange(7)) - targets).sum()
+    )
+    step = jax.jit(lambda memory, x, target: online.step(net, params, memory, x, target))
+    memory, total = online.begin(net), jax.tree.map(jnp.zeros_like, params)
+    for x, target in zip(xs, targets, strict=True):
+        memory, _, gradient = step(memory, x, target)
+        total = jax.tree.map(jnp.add, total, gradient)
+    for actual, expected in zip(
+        *map(jax.tree.leaves, (total, jax.grad(error)(params))), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, atol=1e-14)
+
+
+def test_the_truncated_gradient_is_another_than_the_whole_one():
+    net = NETS[0]
+    params, xs, _ = problem(net)
+    of = lambda params, truncated: blocks.outputs(net, params, xs, jnp.array([6]), truncated).sum()
+    cut, whole = (jax.grad(of)(params, truncated) for truncated in (True, False))
+    np.testing.assert_allclose(cut.w_y, whole.w_y, rtol=1e-12)
+    assert np.abs(cut.w_h - whole.w_h).max() > 1e-3
+    along, step = jax.random.normal(KEY, params.w_h.shape), 1e-6
+    at = lambda t: of(params._replace(w_h=params.w_h + t * along), False)
+    slope = (at(step) - at(-step)) / (2 * step)
+    np.testing.assert_allclose((whole.w_h * along).sum(), slope, rtol=1e-7)
+
+
+def drawn(sample, count=300):
+    return jax.jit(jax.vmap(sample))(jax.random.split(KEY, count))
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_marked_pairs(product):
+    found = drawn(lambda key: sequences.marked_pairs(key, 100, product))
+    lengths = np.asarray(found.times[:, 0]) + 1
+    assert lengths.min() == 100
+    assert lengths.max() == 110
+    firsts = 0
+    for xs, length, target in zip(np.asarray(found.xs), lengths, found.targets, strict=True):
+        values, marks = xs[:length].T
+        assert marks[0] == marks[-1] == -1
+        marked = list(np.flatnonzero(marks == 1))
+        firsts += len(marked) == 1
+        numbers = [values[n] for n in marked] + [float(product)] * (2 - len(marked))
+        assert len(numbers) == 2
+        assert marked[-1] <= 49
+        expected = np.prod(numbers) if product else 0.5 + sum(numbers) / 4
+        np.testing.assert_allclose(target[0], expected, rtol=1e-12)
+        assert -1 <= values.min() < (0.1 if product else -0.8)
+    assert 15 < firsts < 45  # of 300, a tenth
+
+
+@pytest.mark.parametrize("symbols", [2, 3])
+def test_temporal_order(symbols):
+    found = drawn(lambda key: sequences.temporal_order(key, symbols))
+    ranges = {2: [(10, 20), (50, 60)], 3: [(10, 20), (33, 43), (66, 76)]}[symbols]
+    orders = {}
+    for xs, time, target in zip(*map(np.asarray, found[:3]), strict=True):
+        xs = xs[: time[0] + 1]
+        assert 100 <= len(xs) <= 110
+        assert (xs[0], xs[-1]) == (6, 7)
+        (at,) = np.nonzero((xs == 4) | (xs == 5))
+        assert all(a <= t <= b for t, (a, b) in zip(at, ranges, strict=True))
+        orders.setdefault(tuple(xs[at]), set()).add(int(target[0].argmax()))
+    assert len(orders) == 2**symbols
+    assert sorted(orders.values()) == [{n} for n in range(2**symbols)] or (
+        set().union(*orders.values()) == set(range(2**symbols))
+        and all(len(classes) == 1 for classes in orders.values())
+    )
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_regular_lags(local):
+    found = drawn(lambda key: sequences.regular_lag(key, 100, local), 20)
+    assert found.xs.shape == (20, 100)
+    for xs, targets in zip(np.asarray(found.xs), np.asarray(found.targets), strict=True):
+        after = np.append(xs[1:], targets[-1].argmax())
+        np.testing.assert_array_equal(targets, np.eye(101)[after])
+        assert after[-1] == xs[0]
+        assert xs[0] in (99, 100)
+        assert xs[1:].max() < 99
+        assert local == (list(xs[1:]) == list(range(99)))
+
+
+def test_noisy_lags():
+    found = drawn(lambda key: sequences.noisy_lag(key, 20, 7))
+    waits = []
+    for xs, (time,), target in zip(*map(np.asarray, found[:3]), strict=True):
+        assert xs[0] == 7
+        assert xs[time] == 8
+        assert xs[1] - 9 == target[0].argmax()
+        assert (xs[2:time] < 7).all()
+        waits.append(time - 22)
+    assert min(waits) == 0
+    assert 7 < np.mean(waits) < 11  # of a geometric distribution, 9
+
+
+def test_two_sequences():
+    found = drawn(lambda key: sequences.two_sequence(key, 100, 3, 0.2, True), 2000)
+    xs, label = np.asarray(found.xs)[..., 0], np.asarray(found.clean)[:, 0, 0] > 0.5
+    np.testing.assert_allclose(xs[label, :3].mean(0), 1, atol=0.05)
+    np.testing.assert_allclose(xs[~label, :3].mean(0), -1, atol=0.05)
+    np.testing.assert_allclose(xs[:, 3:].var(), 0.2, rtol=0.05)
+    noise = np.asarray(found.targets - found.clean)
+    np.testing.assert_allclose(noise.var(), 0.1, rtol=0.1)
+    plain = drawn(lambda key: sequences.two_sequence(key, 100, 3))
+    assert set(np.unique(plain.targets)) == {0, 1}
+    assert set(np.unique(plain.xs[:, :3])) == {-1, 1}
+
+
+STRING = re.compile(r"B(T(S*X)|P(T*V))")  # how a Reber string begins
+
+
+def test_reber_strings_and_what_may_come():
+    """What may come after the beginning of a string is found by many strings."""
+    rng = np.random.default_rng(0)
+    strings = {reber.embedded(rng)[0] for _ in range(3000)}
+    follows = lambda start: {s[len(start)] for s in strings if s.startswith(start) and s != start}
+    for _ in range(20):
+        string, allowed = reber.embedded(rng)
+        assert STRING.match(string[2:])
+        assert string[1] == string[-2]
+        assert len(allowed) == len(string) - 1
+        for n in range(1, min(6, len(string))):
+            assert set(allowed[n - 1]) == follows(string[:n])
+        assert allowed[-2] == string[1]
+
+
+def test_reber_arrays():
+    xs, following, legal = reber.data_set(np.random.default_rng(0), 50)
+    assert xs.shape == (50, reber.LONGEST - 1)
+    inside = following.sum(-1) == 1
+    assert (legal[inside].sum(-1) >= 1).all()
+    assert (legal[following == 1] == 1).all()
+    assert (legal[~inside] == 0).all()
+    assert (xs[:, 0] == 0).all()
+
+
+def learner():
+    """One that counts what it has seen, and is wrong by what the sequence says."""
+    learn = lambda params, state, sequences: (params + 1, state, sequences.xs[:, 0])
+    return population.Learner(lambda key: jnp.zeros(()), None, lambda params: (), learn)
+
+
+@pytest.mark.parametrize(("begin", "when"), [(False, 8), (True, 3)])
+def test_success_is_when_the_latest_are_right_and_ends_the_learning(begin, when):
+    goal = population.Goal(5, 0.1, begin=begin)
+    off = jnp.array([1.0, 1.0, 1.0, *[0.0] * 20])
+
+    def one(state, n):
+        sample = lambda key: sequences.Sequence(off[n][None], None, None, None, None)
+        return population.train(learner(), sample, goal, 1, state), None
+
+    state = population.start(learner(), goal, KEY)
+    state, _ = jax.lax.scan(one, state, jnp.arange(12))
+    assert state.solved == when
+    assert state.seen == state.params == 8
+
+
+def test_counted_says_how_many_succeeded_and_when():
+    assert counted(np.array([10, -1, 20])) == "2 of 3 seeds, 15 ± 5 sequences"
+    assert counted(np.array([-1, -1])) == "0 of 2 seeds"
+
+
+@pytest.mark.parametrize("task", ["reber", "order-6a"])
+def test_a_quick_run_prints_its_result_beside_the_paper_s_and_the_floor(task, capsys, tmp_path):
+    arguments = [task, "--form", "1997", "--quick", "--seeds", "2", "--budget", "200"]
+    assert command.main([*arguments, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "0 of 2 seeds" in said
+    assert "paper: " in said
+    assert "floor: " in said
+    assert not list(tmp_path.iterdir())
