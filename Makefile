@@ -13,7 +13,7 @@ help:
 	@echo "make bench   sequences beside other libraries, with and without the C++ kernels: 40 minutes"
 	@echo "make native  the C++ kernels, built, installed and tested"
 	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
-	@echo "make faults  kills, full disks, damaged and hostile files; writes docs/faults.md: 25 to 40 minutes"
+	@echo "make faults  kills, full disks, damaged and hostile files; writes docs/faults.md: 25 minutes"
 	@echo "make docs    the reference, in build/docs"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
