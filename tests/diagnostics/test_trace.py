@@ -169,9 +169,7 @@ def test_a_trace_may_be_compiled_mapped_and_differentiated():
     assert jax.grad(openness)(params).b[1].all()
 
 
-@pytest.mark.parametrize(
-    "name", ["lstm", pytest.param("janet", marks=pytest.mark.long), "slstm"]
-)
+@pytest.mark.parametrize("name", ["lstm", pytest.param("janet", marks=pytest.mark.long), "slstm"])
 def test_the_program_that_trains_is_the_same_without_names(name, monkeypatch):
     cell, again = (getattr(jl, name).__wrapped__(H) for _ in range(2))
     cell, again = jl.Cell(*cell), jl.Cell(*again)
