@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+FLAGS += " --xla_llvm_disable_expensive_passes=true"
 if version("jaxlib").startswith("0.10"):  # later ones know no such flag
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FLAGS)

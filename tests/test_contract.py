@@ -125,19 +125,23 @@ LONG = {  # of which a relative with as much to break is not long: `make laws`
     *("slstm", "slstm exp", "mlstm exp", "hyper_lstm norm", "mogrifier_lstm"),
     *("attention dot", "attention general unfed", "attention concat", "attention location"),
     *("convlstm 1D", "stack", "dropout", "dropout gru", "expected zoneout", "one device"),
+    *("every device", "skip", "recurrent dropout"),
 }
+# Whose every law is not: for the others what these two say is a part of what `check_padding` says.
+CORE = {"lstm", "lstm every option", "gru", "elman tanh", "stack peephole", "somebody's own"}
+PARTS = {testing.check_scan, testing.check_options}
 
 
-def marks(name):
+def laws():
     """All laws of a cell in one process, which compiles what they have in common once."""
-    return [pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])]
+    for name in CELLS:
+        for law in testing.LAWS:
+            long = name in LONG or (law in PARTS and name not in CORE)
+            marks = [pytest.mark.xdist_group(name), *([pytest.mark.long] if long else [])]
+            yield pytest.param(name, law, marks=marks, id=f"{name}-{law.__name__}")
 
 
-TOGETHER = [pytest.param(name, marks=marks(name)) for name in CELLS]
-
-
-@pytest.mark.parametrize("law", testing.LAWS)
-@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize(("name", "law"), list(laws()))
 def test_law(name, law):
     law(CELLS[name](), jax.random.key(1), STEPS.get(name, STEP))
 

@@ -122,8 +122,12 @@ def expected(name, transformation, batch=2):
     return jax.jit(plain)(primals(cell, batch=batch))
 
 
+LONG = ("lstm", "elman relu")  # much like the others
+NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in CELLS]
+
+
 @pytest.mark.parametrize("transformation", ORACLES)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equals_the_plain_scan(name, transformation):
     cell, _ = CELLS[name]
     run = functools.partial(transformation, functools.partial(jl.scan, cell))

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxlstm as jl
 from jaxlstm.diagnostics import trace
 from tests.diagnostics import KEY, SAME, B, H, T, alike, case
 
 
+@pytest.mark.long
 def test_each_layer_of_a_stack_is_itself():
     cells = jl.lstm(H, peephole=True), jl.residual(jl.gru(H)), jl.skip(jl.janet(3)), jl.elman(4)
     deep = jl.stack(*cells)

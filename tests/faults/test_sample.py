@@ -32,7 +32,11 @@ SAMPLE = {
 }
 
 
-LONG = ("failing", "numbers")  # with much of their own in tests/train and tests/experiments
+LONG = (
+    "failing",
+    "numbers",
+    "equal",
+)  # with much of their own in tests/train and tests/experiments
 NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in SAMPLE]
 
 
