@@ -44,13 +44,16 @@ def counted(solved: np.ndarray, what: str = "sequences") -> str:
     return f"{words}, {done.mean():,.0f} ± {done.std():,.0f} {what}" if len(done) else words
 
 
-def record(task: str, form: str, found: Found, seconds: float, command: str) -> dict[str, Any]:
-    """Everything that there is to say of a run, as JSON."""
+def record(
+    task: str, form: str, found: Found, seconds: tuple[float, float], command: str
+) -> dict[str, Any]:
+    """Everything that there is to say of a run, as JSON; `seconds` are those of wall and CPU."""
     return {
         "task": task,
         "form": form,
         **found._asdict(),
-        "seconds": round(seconds),
+        "seconds": round(seconds[0]),
+        "cpu_seconds": round(seconds[1]),
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
         "commit": _commit(),
@@ -84,7 +87,7 @@ What `python -m experiments.long_lags TASK` found, one row for each task and for
 `python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
 "ours" the mean ± standard deviation over seeds. A commit with a + had changes besides.
 
-| task | form | source | paper | asked | ours | | floor | seconds | command, date, commit |
+| task | form | source | paper | asked | ours | | floor | seconds, CPU | command, date, commit |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
@@ -94,7 +97,7 @@ def page(results: list[dict[str, Any]]) -> str:
     passed = {True: "reached", False: "**not reached**", None: ""}
     rows = []
     for r in results:
-        seconds = f"{r['seconds']:,}"
+        seconds = f"{r['seconds']:,}, {r['cpu_seconds']:,}"
         run = f"`{r['command']}`, {r['date']}, {r['commit']}"
         cells = [
             r["title"],

@@ -5,11 +5,21 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.long_lags import __main__ as command
-from experiments.long_lags import blocks, classic, grammar, online, population, reber, sequences
-from experiments.long_lags.results import counted
+from experiments.long_lags import (
+    blocks,
+    classic,
+    grammar,
+    online,
+    population,
+    reber,
+    results,
+    sequences,
+    supervised,
+)
 
 KEY = jax.random.key(0)
 NETS = [
@@ -251,8 +261,8 @@ def test_success_is_when_the_latest_are_right_and_ends_the_learning(begin, when)
 
 
 def test_counted_says_how_many_succeeded_and_when():
-    assert counted(np.array([10, -1, 20])) == "2 of 3 seeds, 15 ± 5 sequences"
-    assert counted(np.array([-1, -1])) == "0 of 2 seeds"
+    assert results.counted(np.array([10, -1, 20])) == "2 of 3 seeds, 15 ± 5 sequences"
+    assert results.counted(np.array([-1, -1])) == "0 of 2 seeds"
 
 
 @pytest.mark.parametrize("task", ["reber", "order-6a"])
@@ -264,3 +274,47 @@ def test_a_quick_run_prints_its_result_beside_the_paper_s_and_the_floor(task, ca
     assert "paper: " in said
     assert "floor: " in said
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "PAGE", tmp_path / "page.md")
+    found = results.Found(
+        title="a task",
+        source="table 1",
+        paper="5 sequences",
+        accept="at most 10",
+        ours="12 ± 1",
+        floor="chance: 50 %",
+        passed=False,
+        seeds=3,
+        numbers={"solved": [11, 13]},
+    )
+    for task, passed in [("order-6a", False), ("adding-100", True)]:
+        record = results.record(
+            task, "1997", found._replace(passed=passed), (60.2, 1000.0), "run it"
+        )
+        results.save(record, tmp_path)
+    assert command.main(["page", "--out", str(tmp_path)]) == 0
+    *_, first, second = (tmp_path / "page.md").read_text().splitlines()
+    assert first.startswith(
+        "| a task | 1997 | table 1 | 5 sequences | at most 10 | 12 ± 1 | reached |"
+    )
+    assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
+
+
+def test_networks_learn_a_line_until_they_are_told_to_stop():
+    looks = []
+
+    def look(done, trained, losses):
+        looks.append((done, losses))
+        return done == 60
+
+    draw = lambda key: (x := jax.random.normal(key, (8,)), 3 * x + 1)
+    loss = lambda p, batch, key: jnp.square(p[0] * batch[0] + p[1] - batch[1]).mean()
+    init = lambda key: jax.random.normal(key, (2,))
+    options = {"seeds": 3, "updates": 100, "every": 20, "look": look}
+    trained = supervised.fit(init, loss, draw, optax.sgd(0.2), **options)
+    assert [done for done, _ in looks] == [20, 40, 60]
+    assert all(losses.shape == (3,) for _, losses in looks)
+    assert (looks[-1][1] < looks[0][1]).all()
+    np.testing.assert_allclose(trained.params, [[3, 1]] * 3, atol=1e-6)

@@ -1,0 +1,71 @@
+"""Networks trained in batches by any Optax optimizer, several seeds side by side in one program."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+
+class Trained(NamedTuple):
+    """Networks amid their training; every leaf has an axis of seeds in front."""
+
+    key: jax.Array
+    params: Any
+    optimizer: Any
+
+
+def fit(
+    init: Callable[[jax.Array], Any],
+    loss: Callable[[Any, Any, jax.Array], jax.Array],
+    draw: Callable[[jax.Array], Any],
+    optimizer: optax.GradientTransformation,
+    *,
+    seeds: int,
+    updates: int,
+    every: int,
+    look: Callable[[int, Trained, jax.Array], bool | None],
+) -> Trained:
+    """Trains a network from each seed.
+
+    Args:
+      init: key -> params.
+      loss: (params, batch, key) -> (), the key being for noise such as dropout.
+      draw: key -> a batch.
+      optimizer: of each network.
+      seeds: how many networks.
+      updates: how many steps of the optimizer.
+      every: after how many of them `look` is called, and at the end.
+      look: (updates so far, the networks, the mean loss of each since the last look (seeds,)) ->
+        whether that is enough.
+
+    Returns:
+      The networks as they were last.
+    """
+
+    def begin(key):
+        key, of_params = jax.random.split(key)
+        params = init(of_params)
+        return Trained(key, params, optimizer.init(params))
+
+    def one(trained, _):
+        key, of_batch, of_noise = jax.random.split(trained.key, 3)
+        batch = draw(of_batch)
+        value, gradient = jax.value_and_grad(loss)(trained.params, batch, of_noise)
+        change, state = optimizer.update(gradient, trained.optimizer, trained.params)
+        return Trained(key, optax.apply_updates(trained.params, change), state), value
+
+    def some(trained, count):
+        trained, losses = jax.lax.scan(one, trained, None, count)
+        return trained, losses.mean()
+
+    run = jax.jit(jax.vmap(some, (0, None)), static_argnums=1, donate_argnums=0)
+    trained = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), seeds))
+    done = 0
+    while done < updates:
+        count = min(every, updates - done)
+        trained, losses = run(trained, count)
+        done += count
+        if look(done, trained, losses):
+            break
+    return trained
