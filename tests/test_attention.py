@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 T, S, B, D, H, M, A = 6, 7, 3, 4, 5, 2, 3
 KINDS = ("additive", "dot", "general", "concat", "location")
+OFTEN = matrices.few(KINDS, long=("general", "concat"))  # which score as "dot" and "additive" do
 LENGTHS = np.array([7, 0, 4])
 
 
@@ -19,9 +20,8 @@ def made(kind, bare=None, **options):
     features = H if kind == "dot" else M
     options |= {"positions": S} if kind == "location" else {}
     cell = jl.attention(bare or jl.gru(H), kind, memory=features, size=A, **options)
-    xs = jax.random.normal(KEY, (T, B, D), jnp.float64)
-    memory = jax.random.normal(jax.random.key(1), (S, B, features), jnp.float64)
-    return cell, papers.away_from_zero(KEY, cell.init(KEY, xs[0])), xs, memory
+    xs, memory = papers.normal(T, B, D), papers.normal(S, B, features)
+    return cell, papers.drawn(cell, xs[0], KEY), jnp.asarray(xs), jnp.asarray(memory)
 
 
 def run(cell, params, xs, memory, resets=None, **options):
@@ -96,7 +96,7 @@ def test_what_is_masked_has_no_weight_and_no_gradient_whatever_it_holds(kind):
         _, ys = run(cell, params, xs, memory, lengths=LENGTHS, mask=mask)
         return sum(jnp.sin(a).sum() for a in ys), ys
 
-    derived = jax.grad(loss, (0, 1), has_aux=True)
+    derived = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     gradients, ys = derived(params, jnp.where(seen[..., None], memory, jnp.nan))
     papers.close((gradients, ys), derived(params, memory), 1e-15)
     assert not gradients[1][~seen].any()
@@ -107,7 +107,7 @@ def test_what_is_masked_has_no_weight_and_no_gradient_whatever_it_holds(kind):
     assert not ys.context[:, 1].any()  # of the memory of length zero
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OFTEN)
 def test_padding_of_a_memory_changes_nothing(kind):
     cell, params, xs, memory = made(kind)
     _, padded = run(cell, params, xs, memory, lengths=np.full(B, 4))
@@ -157,10 +157,10 @@ def test_a_reset_leaves_the_memory_and_begins_the_rest_anew(kind):
 
 
 def test_a_decoder_begins_with_an_encoder_s_state_and_reads_its_outputs():
-    encoder, xs = jl.lstm(H), jax.random.normal(KEY, (S, B, D))
-    last, memory = jl.scan(encoder, encoder.init(KEY, xs[0]), xs, lengths=LENGTHS)
+    encoder, xs = jl.lstm(H), jnp.asarray(papers.normal(S, B, D))
+    last, memory = jl.scan(encoder, papers.drawn(encoder, xs[0], KEY), xs, lengths=LENGTHS)
     decoder = jl.attention(jl.lstm(H), "general", memory=H, size=A)
-    params = decoder.init(KEY, xs[0])
+    params = papers.drawn(decoder, xs[0], KEY)
     carry = jl.attend(decoder, params, xs[0], memory, lengths=LENGTHS, carry=last)
     papers.close(carry.carry, last, 0)
     assert not carry.fed.any()
@@ -175,7 +175,7 @@ def test_additive_reads_with_the_last_layer_of_a_stack():
     of = lambda n: carry._replace(
         carry=tuple(jl.GRUCarry(c.h + (i == n)) for i, c in enumerate(carry.carry))
     )
-    weights = lambda carry: cell.step(params, carry, xs[0])[1].weights
+    weights = jax.jit(lambda carry: cell.step(params, carry, xs[0])[1].weights)
     np.testing.assert_array_equal(weights(of(0)), weights(carry))
     assert (weights(of(1)) != weights(carry)).all()
 
@@ -202,7 +202,7 @@ def test_lengths_that_can_t_be_looked_at_count_as_the_nearest_one_in_range():
     np.testing.assert_array_equal(mask, np.arange(S) < LENGTHS[:, None])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OFTEN)
 def test_half_precision_stays_half_precision_but_for_the_weights(kind):
     cell, *wide = made(kind, jl.lstm(H))
     params, xs, memory = jax.tree.map(lambda a: a.astype(jnp.bfloat16), wide)

@@ -11,13 +11,15 @@ import pytest
 from jax import export
 
 import jaxlstm as jl
+from tests import matrices, papers
 from tests.test_contract import CELLS
 
 pytest.importorskip("flatbuffers", reason="flatbuffers, which jax.export needs, is not installed")
 CASES = ["lstm every option", "gru_reset_before", "mingru", "mlstm", "dropout"]
-SIZES = (7, 3), (300, 2), (1, 1)  # (T, B): 300 * 2 rows are more than one block
+SIZES = (300, 2), (1, 1)  # (T, B): 300 * 2 rows are more than one block
 LAYERS = [CELLS[name]() for name in CASES]
 LAYERS += [jl.bidirectional(jl.lstm(4), jl.gru(3)), jl.backward(jl.learned_start(jl.elman(4)))]
+LONG = [LAYERS[1], LAYERS[-1]]  # of which the others have the parts
 
 
 def program(layer):
@@ -36,9 +38,9 @@ def program(layer):
 
 
 def arguments(layer, time, batch):
-    xs = jax.random.normal(jax.random.key(time), (time, batch, 4))
-    lengths = jnp.arange(time, time - batch, -1).clip(0)
-    return layer.init(jax.random.key(1), xs[0]), xs, lengths, jax.random.PRNGKey(2)
+    xs = papers.normal(time, batch, 4)
+    params = papers.drawn(layer, xs[0], jax.random.key(1))
+    return params, xs, np.arange(time, time - batch, -1).clip(0), jax.random.PRNGKey(2)
 
 
 def exported(layer, **options):
@@ -49,7 +51,7 @@ def exported(layer, **options):
     return export.export(program(layer), **options)(params, xs, lengths, key).serialize()
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+@pytest.mark.parametrize("layer", matrices.few(LAYERS, LONG), ids=repr)
 def test_one_program_serves_every_batch_and_time(layer):
     again = export.deserialize(bytearray(exported(layer)))
     for time, batch in SIZES:
@@ -108,7 +110,7 @@ def test_a_fresh_process_runs_it(tmp_path):
 )
 def test_what_needs_a_known_number_of_steps_says_so(cell, options, message):
     time, batch = export.symbolic_shape("time, batch")
-    params = cell.init(jax.random.key(0), jnp.ones(4))
+    params = papers.drawn(cell, jnp.ones(4), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((time, batch, 4), jnp.float64)
     with pytest.raises(ValueError, match=message):
         export.export(jax.jit(lambda xs: jl.scan(cell, params, xs, **options)))(xs)
@@ -117,7 +119,7 @@ def test_what_needs_a_known_number_of_steps_says_so(cell, options, message):
 def test_a_pyramid_needs_a_known_number_of_steps():
     (time,) = export.symbolic_shape("time")
     layer = jl.pyramid(jl.gru(3))
-    params = layer.init(jax.random.key(0), jnp.ones(4))
+    params = papers.drawn(layer, jnp.ones(4), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((time, 4), jnp.float64)
     with pytest.raises(ValueError, match="xs: expected a known number of steps"):
         export.export(jax.jit(lambda xs: layer.apply(params, xs)))(xs)
@@ -128,7 +130,7 @@ def test_a_pyramid_needs_a_known_number_of_steps():
 )
 def test_explain_says_what_a_symbolic_number_of_steps_rules_out(cell, name):
     (time,) = export.symbolic_shape("time")
-    params = cell.init(jax.random.key(0), jnp.ones(4))
+    params = papers.drawn(cell, jnp.ones(4), jax.random.key(0))
     answers = jl.explain(cell, params, jax.ShapeDtypeStruct((time, 4), jnp.float64))
     assert answers[name] == "xs has a symbolic number of steps, time"
     assert answers["reference"] is None

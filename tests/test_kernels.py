@@ -9,7 +9,7 @@ from jaxlstm import kernels
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import blocked, residual
 from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 TOLERANCE = 1e-12  # float64, a sum over some hundred rows in another order
@@ -25,10 +25,12 @@ def test_a_block_is_about_rows_long_and_divides_the_time_if_a_near_length_does(b
         assert length == max(near, default=most)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("time", "length"), [(1, 1), (4, 4), (5, 4), (7, 3), (8, 4), (13, 5)])
-def test_a_scan_in_blocks_is_the_scan(time, length, reverse):
-    values = jax.random.normal(KEY, (time, 2), jnp.float64)
+SIZES = [(1, 1), (4, 4), (5, 4), (7, 3), (8, 4), (13, 5)]  # steps, and those of a block
+
+
+@pytest.mark.parametrize(("size", "reverse"), matrices.crossed(SIZES, [False, True]), ids=str)
+def test_a_scan_in_blocks_is_the_scan(size, reverse):
+    (time, length), values = size, papers.normal(size[0], 2)
     step = lambda carry, s: (0.9 * carry + s[1], carry * s[0])
 
     def block(carry, start, values):
@@ -75,20 +77,21 @@ def with_gradients(run, valid, resets):
 
 
 BLOCKS = [*(("elman", time) for time in (1, 4, 5, 7, 9, 13)), ("gru", 7), ("lstm", 9)]
+LONG = [("elman", time) for time in (4, 7, 9)]  # which the units of blocks hold too, above
 
 
-@pytest.mark.parametrize(("name", "time"), BLOCKS)
-def test_blocks_give_the_values_and_gradients_of_the_plain_scan(name, time, monkeypatch):
+@pytest.mark.parametrize("case", matrices.few(BLOCKS, LONG), ids=str)
+def test_blocks_give_the_values_and_gradients_of_the_plain_scan(case, monkeypatch):
     """Of 64 sequences: blocks of four steps or three, with remainders of none, one or three."""
     monkeypatch.setattr(blocked, "WIDTHS", 0)  # backward blocks as long as those forward
-    check_blocks(name, time, features=3)
+    check_blocks(*case, features=3)
 
 
-@pytest.mark.parametrize(("name", "time"), BLOCKS[-4:])
-def test_so_they_do_with_nothing_kept(name, time, monkeypatch):
+@pytest.mark.parametrize("case", matrices.few(BLOCKS[-4:], LONG), ids=str)
+def test_so_they_do_with_nothing_kept(case, monkeypatch):
     monkeypatch.setattr(blocked, "WIDTHS", 0)
     monkeypatch.setattr(residual, "FEW", 0)
-    check_blocks(name, time, features=4)  # as in no other test: nothing has been compiled of it
+    check_blocks(*case, features=4)  # as in no other test: nothing has been compiled of it
 
 
 def check_blocks(name, time, features):
@@ -97,13 +100,11 @@ def check_blocks(name, time, features):
         "gru": (jl.gru(2), papers.gru),
         "lstm": (jl.lstm(2, peephole=True), papers.lstm),
     }[name]
-    keys = jax.random.split(KEY, 6)
-    xs = jax.random.normal(keys[0], (time, 64, features), jnp.float64)
-    params = papers.away_from_zero(keys[1], cell.init(KEY, xs[0]))
-    carry, initial = (
-        papers.away_from_zero(key, cell.initial_carry(params, xs[0])) for key in keys[2:4]
-    )
-    valid, resets = (jax.random.bernoulli(key, 0.7, (time, 64)) for key in keys[4:])
+    xs = papers.normal(time, 64, features)
+    params = papers.drawn(cell, xs[0], KEY)
+    zero = cell.initial_carry(params, xs[0])
+    carry, initial = (papers.away_from_zero(jax.random.key(n), zero) for n in range(2))
+    valid, resets = np.random.default_rng(0).uniform(size=(2, time, 64)) < 0.7
     primals = params, carry, xs, initial
     actual = with_gradients(fast(cell), valid, resets)(*primals)
     expected = with_gradients(with_flags(equations), valid, resets)(*primals)
@@ -145,11 +146,10 @@ def test_much_is_kept_only_where_it_is_slow_to_compute_again():
 
 
 def test_more_sequences_than_rows_of_a_block():
-    cell, xs = jl.elman(2), jax.random.normal(KEY, (3, 300, 2), jnp.float64)
-    params = cell.init(KEY, xs[0])
-    gradient = lambda name: jax.grad(
-        lambda params: jl.scan(cell, params, xs, implementation=name)[1].sum()
-    )
+    cell, xs = jl.elman(2), papers.normal(3, 300, 2)
+    params = papers.drawn(cell, xs[0], KEY)
+    total = lambda name: lambda params: jl.scan(cell, params, xs, implementation=name)[1].sum()
+    gradient = lambda name: jax.jit(jax.grad(total(name)))
     papers.close(gradient("blocked")(params), gradient("reference")(params), TOLERANCE)
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 CELL = jl.elman(5)
-XS = jax.random.normal(KEY, (7, 3, 4), jnp.float64)
-PARAMS = papers.away_from_zero(KEY, CELL.init(KEY, XS[0]))
-CARRY = jl.ElmanCarry(jax.random.normal(KEY, (3, 5), jnp.float64))
+XS = jnp.asarray(papers.normal(7, 3, 4))
+PARAMS = papers.drawn(CELL, XS[0], KEY)
+CARRY = jl.ElmanCarry(jnp.asarray(papers.normal(3, 5)))
 
 
 @jl.cell
@@ -168,11 +168,12 @@ def test_a_named_implementation_of_a_cell_without_one_raises():
 CHECKPOINTS = [1, 3, 7, 100, "sqrt"]
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
-@pytest.mark.parametrize("name", ["blocked", "reference"])
+@pytest.mark.parametrize(
+    ("checkpoint", "name"), matrices.crossed(CHECKPOINTS, ["blocked", "reference"])
+)
 def test_checkpointing_changes_neither_values_nor_gradients(checkpoint, name):
-    cell, xs = jl.lstm(5), jax.random.normal(KEY, (7, 3, 4), jnp.float64)
-    params = papers.away_from_zero(KEY, cell.init(KEY, xs[0]))
+    cell, xs = jl.lstm(5), jnp.asarray(papers.normal(7, 3, 4))
+    params = papers.drawn(cell, xs[0], KEY)
     options = dict(
         lengths=[7, 0, 4],
         mask=np.arange(21).reshape(7, 3) % 4 != 1,
@@ -191,7 +192,7 @@ def test_checkpointing_changes_neither_values_nor_gradients(checkpoint, name):
 
 def test_a_segment_is_traced_again_for_the_gradient_and_keeps_its_first_carry_alone():
     cell, xs = jl.lstm(5), jnp.ones((64, 3, 4))
-    params = cell.init(KEY, xs[0])
+    params = papers.drawn(cell, xs[0], KEY)
     loss = lambda xs, **more: jl.scan(cell, params, xs, **more)[0].h.sum()
     sizes = lambda **more: [
         a.size for a in jax.tree.leaves(jax.vjp(lambda xs: loss(xs, **more), xs)[1])
@@ -201,8 +202,8 @@ def test_a_segment_is_traced_again_for_the_gradient_and_keeps_its_first_carry_al
 
 def test_a_memory_is_not_kept_for_each_segment():
     cell, xs = jl.attention(jl.gru(5), "general", memory=6, size=3), jnp.ones((20, 2, 4))
-    params = cell.init(KEY, xs[0])
-    memory = jax.random.normal(KEY, (77, 2, 6))
+    params = papers.drawn(cell, xs[0], KEY)
+    memory = jnp.asarray(papers.normal(77, 2, 6))
 
     def loss(params, memory, **more):
         carry = jl.attend(cell, params, xs[0], memory)
@@ -218,4 +219,4 @@ def test_a_memory_is_not_kept_for_each_segment():
 def test_segments_that_are_none_raise(checkpoint):
     cell, xs = jl.lstm(5), jnp.ones((7, 3, 4))
     with pytest.raises(ValueError, match="checkpoint: expected"):
-        jl.scan(cell, cell.init(KEY, xs[0]), xs, checkpoint=checkpoint)
+        jl.scan(cell, papers.drawn(cell, xs[0], KEY), xs, checkpoint=checkpoint)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 CELLS = [
@@ -17,13 +18,12 @@ CELLS = [
 
 
 def drawn(cell, batch, features=3, time=5):
-    xs = jax.random.normal(KEY, (time, *batch, features))
-    params = cell.init(KEY, xs[0])
+    xs = jnp.asarray(papers.normal(time, *batch, features))
+    params = papers.drawn(cell, xs[0], KEY)
     return params, xs, cell.initial_carry(params, xs[0], KEY)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 1)])
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@pytest.mark.parametrize(("cell", "batch"), matrices.crossed(CELLS, [(2,), (), (2, 1)]), ids=str)
 def test_a_stream_is_a_scan(cell, batch):
     params, xs, carry = drawn(cell, batch)
     expected = jl.scan(cell, params, xs, carry)

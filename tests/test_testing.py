@@ -6,10 +6,12 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm import testing
+from tests import papers
 
 KEY = jax.random.key(0)
 STEP = jax.ShapeDtypeStruct((3, 4), jnp.float64)
-SOUND = jl.elman(2)
+PARAMS = papers.drawn(jl.elman(2), STEP, KEY)
+SOUND = jl.elman(2)._replace(init=lambda key, x: PARAMS)
 
 
 def broken(**changes):

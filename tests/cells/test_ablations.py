@@ -8,12 +8,12 @@ from jaxlstm.cells.ablations import GATES
 from tests import papers
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (3, 4), jnp.float64)
+X = jnp.asarray(papers.normal(3, 4))
 
 
 def case(name):
     cell = jl.lstm_ablation(5, name)
-    params = papers.away_from_zero(KEY, cell.init(KEY, X))
+    params = papers.drawn(cell, X, KEY)
     return cell, params, papers.away_from_zero(KEY, cell.initial_carry(params, X))
 
 

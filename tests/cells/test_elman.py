@@ -25,8 +25,8 @@ def test_one_unit_by_hand(x, relu):
 
 @pytest.mark.parametrize("activation", EQUATIONS)
 def test_step_is_the_paper_s_equations(activation):
-    cell, x = jl.elman(5, activation=activation), jax.random.normal(KEY, (2, 3, 4), jnp.float64)
-    params = papers.away_from_zero(KEY, cell.init(KEY, x))
+    cell, x = jl.elman(5, activation=activation), jnp.asarray(papers.normal(2, 3, 4))
+    params = papers.drawn(cell, x, KEY)
     carry = papers.away_from_zero(KEY, cell.initial_carry(params, x))
     papers.close(cell.step(params, carry, x), EQUATIONS[activation](params, carry, x), 1e-13)
 
@@ -51,8 +51,8 @@ def test_orthogonal_weights_of_either_sign():
 
 @pytest.mark.parametrize("implementation", ["reference", "blocked"])
 def test_half_precision_stays_half_precision(implementation):
-    cell, xs = jl.elman(5), jax.random.normal(KEY, (6, 3, 4), jnp.bfloat16)
-    params = cell.init(KEY, xs[0])
+    cell, xs = jl.elman(5), jnp.asarray(papers.normal(6, 3, 4), jnp.bfloat16)
+    params = papers.drawn(cell, xs[0], KEY)
     carry, ys = jl.scan(cell, params, xs, implementation=implementation)
     assert {a.dtype for a in (*params, *carry, ys)} == {jnp.dtype(jnp.bfloat16)}
 

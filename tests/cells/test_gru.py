@@ -33,8 +33,8 @@ def test_one_unit_by_hand():
 
 
 def test_step_is_the_paper_s_equations():
-    cell, x = jl.gru(5), jax.random.normal(KEY, (2, 3, 4), jnp.float64)
-    params = papers.away_from_zero(KEY, cell.init(KEY, x))
+    cell, x = jl.gru(5), jnp.asarray(papers.normal(2, 3, 4))
+    params = papers.drawn(cell, x, KEY)
     carry = papers.away_from_zero(KEY, cell.initial_carry(params, x))
     papers.close(cell.step(params, carry, x), papers.gru(params, carry, x), 1e-13)
 
@@ -71,8 +71,8 @@ def test_input_weights_are_glorot_uniform_and_biases_zero():
 
 @pytest.mark.parametrize("implementation", ["reference", "blocked"])
 def test_half_precision_stays_half_precision(implementation):
-    cell, xs = jl.gru(5), jax.random.normal(KEY, (6, 3, 4), jnp.bfloat16)
-    params = cell.init(KEY, xs[0])
+    cell, xs = jl.gru(5), jnp.asarray(papers.normal(6, 3, 4), jnp.bfloat16)
+    params = papers.drawn(cell, xs[0], KEY)
     run = lambda params, xs: jl.scan(cell, params, xs, implementation=implementation)
     carry, ys = run(params, xs)
     assert {a.dtype for a in (*params, *carry, ys)} == {jnp.dtype(jnp.bfloat16)}

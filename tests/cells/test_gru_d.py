@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
+from tests import papers
 from tests.papers import irregular
 
 KEY = jax.random.key(0)
@@ -172,7 +173,7 @@ def test_half_precision_stays_half_precision():
     _, xs, _ = series(dtype=jnp.float32)
     xs = xs._replace(values=xs.values.astype(jnp.bfloat16))
     cell = jl.gru_d(H)
-    params = cell.init(KEY, jax.tree.map(lambda a: a[0], xs))
+    params = papers.drawn(cell, jax.tree.map(lambda a: a[0], xs), KEY)
     carry, ys = jl.scan(cell, params, xs)
     assert {a.dtype for a in (*params, *carry, ys)} == {jnp.dtype(jnp.bfloat16)}
     wide = lambda tree: jax.tree.map(lambda a: a.astype(bool if a.dtype == bool else float), tree)

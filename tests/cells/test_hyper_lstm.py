@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 GATES = range(4)  # i, f, g, o
@@ -16,11 +17,12 @@ def sigmoid(a):
     return 1 / (1 + math.exp(-a))
 
 
+@functools.cache
 def begun(**options):
     """Params as they are drawn, a carry away from zero, and a step of input."""
     cell = jl.hyper_lstm(5, hyper=3, embedding=2, **options)
-    x = jax.random.normal(KEY, (3, 4), jnp.float64)
-    params = cell.init(KEY, x)
+    x = jnp.asarray(papers.normal(3, 4))
+    params = jax.jit(cell.init)(KEY, x)
     return params, papers.away_from_zero(KEY, cell.initial_carry(params, x)), x
 
 
@@ -33,8 +35,8 @@ def as_lstm(params, carry, x, scale):
 def test_one_unit_by_hand():
     """Gate g alone is rescaled; the smaller LSTM has one unit, and z two entries."""
     of = lambda values, *shape: jnp.array(values, jnp.float64).reshape(shape)
-    zeros = jl.init_hyper_lstm(KEY, 1, 1, hyper=1, embedding=2, dtype=jnp.float64)
-    zeros = jax.tree.map(jnp.zeros_like, zeros)
+    cell = jl.hyper_lstm(1, hyper=1, embedding=2)
+    zeros = jax.tree.map(jnp.zeros_like, papers.drawn(cell, of(0, 1), KEY))
     small = zeros.small._replace(w_x=of([[0] * 4, [0, 0, 1.1, 0]], 2, 4, 1).at[0, 2].set(0.3))
     params = zeros._replace(
         w_x=of([0, 0, 2.0, 0], 1, 4, 1),
@@ -63,6 +65,8 @@ def test_it_begins_as_an_lstm_with_a_tenth_of_the_weights():
     params, carry, x = begun()
     actual, _ = jl.hyper_lstm_step(params, carry, x)
     papers.close(jl.LSTMCarry(actual.c, actual.h), as_lstm(params, carry, x, 0.1), 1e-14)
+    assert params.norm is None
+    np.testing.assert_array_equal(params.b, np.array([0, 1, 0, 0])[:, None] * np.ones(5))
 
 
 def test_scaling_vectors_of_one_leave_the_weights_alone():
@@ -108,9 +112,10 @@ def test_gains_of_zero_leave_the_biases_of_the_normalisation():
     np.testing.assert_allclose(actual.h, np.full((3, 5), 0.5 * math.tanh(0.2)), rtol=1e-13)
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("layer_norm", matrices.few([False, True], long=[False]))
 def test_params_begin_as_the_appendix_says(layer_norm):
-    params = jl.init_hyper_lstm(KEY, 8, 6, hyper=40, layer_norm=layer_norm, dtype=jnp.float64)
+    options = dict(hyper=40, layer_norm=layer_norm, dtype=jnp.float64)
+    params = jax.jit(lambda key: jl.init_hyper_lstm(key, 8, 6, **options))(KEY)
     small = params.small
     for w in (params.w_x, params.w_h, small.w_x, small.w_h):
         for gate in GATES:
@@ -137,8 +142,8 @@ def test_params_begin_as_the_appendix_says(layer_norm):
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_half_precision_keeps_the_cell_states_in_float32(layer_norm):
     cell = jl.hyper_lstm(5, hyper=3, layer_norm=layer_norm)
-    xs = jax.random.normal(KEY, (6, 3, 4), jnp.bfloat16)
-    params = cell.init(KEY, xs[0])
+    xs = jnp.asarray(papers.normal(6, 3, 4), jnp.bfloat16)
+    params = papers.drawn(cell, xs[0], KEY)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
     carry, ys = jl.scan(cell, params, xs)
     half, full = jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)

@@ -52,14 +52,14 @@ def test_peepholes_by_hand_and_the_output_gate_sees_the_new_cell_state():
 
 @pytest.mark.parametrize("peephole", [False, True])
 def test_step_is_the_paper_s_equations(peephole):
-    cell, x = jl.lstm(5, peephole=peephole), jax.random.normal(KEY, (2, 3, 4), jnp.float64)
-    params = papers.away_from_zero(KEY, cell.init(KEY, x))
+    cell, x = jl.lstm(5, peephole=peephole), jnp.asarray(papers.normal(2, 3, 4))
+    params = papers.drawn(cell, x, KEY)
     carry = papers.away_from_zero(KEY, cell.initial_carry(params, x))
     papers.close(cell.step(params, carry, x), papers.lstm(params, carry, x), 1e-13)
 
 
 def test_peepholes_of_zero_are_none():
-    x = jax.random.normal(KEY, (3, 4), jnp.float64)
+    x = jnp.asarray(papers.normal(3, 4))
     params = jl.lstm(5, peephole=True).init(KEY, x)
     carry = papers.away_from_zero(KEY, jl.lstm(5).initial_carry(params, x))
     with_them = jl.lstm_step(params, carry, x)
@@ -103,8 +103,8 @@ def test_peepholes_begin_at_zero_where_asked_for():
     [(jnp.bfloat16, "reference"), (jnp.bfloat16, "blocked"), (jnp.float16, "blocked")],
 )
 def test_half_precision_keeps_the_cell_state_in_float32(half, implementation):
-    cell, xs = jl.lstm(5, peephole=True), jax.random.normal(KEY, (6, 3, 4), half)
-    params = cell.init(KEY, xs[0])
+    cell, xs = jl.lstm(5, peephole=True), jnp.asarray(papers.normal(6, 3, 4), half)
+    params = papers.drawn(cell, xs[0], KEY)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(half)}
     initial = cell.initial_carry(params, xs[0])
     run = lambda params: jl.scan(cell, params, xs, initial, implementation=implementation)
@@ -128,7 +128,7 @@ def test_half_precision_does_not_lose_small_additions_to_the_cell_state(implemen
 
 def test_float32_stays_float32_with_float64_enabled():
     cell, xs = jl.lstm(5), jnp.ones((6, 3, 4), jnp.float32)
-    carry, ys = jl.scan(cell, cell.init(KEY, xs[0]), xs)
+    carry, ys = jl.scan(cell, papers.drawn(cell, xs[0], KEY), xs)
     assert {carry.c.dtype, carry.h.dtype, ys.dtype} == {jnp.dtype(jnp.float32)}
 
 
@@ -178,4 +178,4 @@ def test_cell_states_that_do_not_fit_raise(c):
     cell, x = jl.lstm(5), jnp.ones((3, 4))
     carry = jl.LSTMCarry(jnp.zeros(c), jnp.zeros((3, 5)))
     with pytest.raises(ValueError, match=r"carry.c: expected batch axes \(3,\) and a last"):
-        cell.step(cell.init(KEY, x), carry, x)
+        cell.step(papers.drawn(cell, x, KEY), carry, x)

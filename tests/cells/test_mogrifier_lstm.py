@@ -33,8 +33,8 @@ def as_lstm(params, carry, x):
 
 
 def drawn(rounds, rank=None):
-    cell, x = jl.mogrifier_lstm(5, rounds=rounds, rank=rank), jax.random.normal(KEY, (3, 4))
-    params = papers.away_from_zero(KEY, cell.init(KEY, x))
+    cell, x = jl.mogrifier_lstm(5, rounds=rounds, rank=rank), jnp.asarray(papers.normal(3, 4))
+    params = papers.drawn(cell, x, KEY)
     return params, papers.away_from_zero(KEY, cell.initial_carry(params, x)), x
 
 
@@ -112,8 +112,8 @@ def test_biases_begin_at_zero_and_the_forget_gate_s_at_one():
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_half_precision_keeps_the_cell_state_in_float32(rank):
-    cell, xs = jl.mogrifier_lstm(5, rank=rank), jax.random.normal(KEY, (6, 3, 4), jnp.bfloat16)
-    params = cell.init(KEY, xs[0])
+    cell, xs = jl.mogrifier_lstm(5, rank=rank), jnp.asarray(papers.normal(6, 3, 4), jnp.bfloat16)
+    params = papers.drawn(cell, xs[0], KEY)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
     carry, ys = jl.scan(cell, params, xs)
     assert (carry.c.dtype, carry.h.dtype, ys.dtype) == (jnp.float32, jnp.bfloat16, jnp.bfloat16)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
+from tests import papers
 
 KEY = jax.random.key(0)
 B, D, H = 3, 4, 5
@@ -120,7 +121,7 @@ def test_half_precision_keeps_the_cell_state_and_the_time_in_single():
     cell = jl.phased_lstm(H)
     times = 1001 + jnp.arange(6 * B, dtype=jnp.float32).reshape(6, B)  # 11 bits
     xs = jl.PhasedLSTMInput(normal(6, B, D).astype(jnp.bfloat16), times)
-    params = cell.init(KEY, jax.tree.map(lambda a: a[0], xs))
+    params = papers.drawn(cell, jax.tree.map(lambda a: a[0], xs), KEY)
     params = params._replace(log_period=jnp.full(H, 1, jnp.bfloat16), open_ratio=params.b[1])
     carry, ys = jl.scan(cell, params, xs)
     assert {a.dtype for a in (*params, carry.h, ys)} == {jnp.dtype(jnp.bfloat16)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
+from tests import papers
 
 KEY = jax.random.key(0)
 B, D, H = 3, 4, 5
@@ -88,7 +89,7 @@ def test_initial_values():
 def test_half_precision_keeps_the_cell_state_and_the_time_in_single():
     cell, times = jl.time_aware_lstm(H), jnp.tile(INTERVALS.astype(jnp.float32), (6, 1))
     xs = jl.TimeAwareLSTMInput(normal(6, B, D).astype(jnp.bfloat16), times)
-    params = cell.init(KEY, jax.tree.map(lambda a: a[0], xs))
+    params = papers.drawn(cell, jax.tree.map(lambda a: a[0], xs), KEY)
     carry, ys = jl.scan(cell, params, xs)
     assert {a.dtype for a in (*params, carry.h, ys)} == {jnp.dtype(jnp.bfloat16)}
     assert carry.c.dtype == jnp.float32

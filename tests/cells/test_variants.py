@@ -11,7 +11,7 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (3, 4), jnp.float64)
+X = jnp.asarray(papers.normal(3, 4))
 
 
 def sigmoid(a):
@@ -19,7 +19,7 @@ def sigmoid(a):
 
 
 def case(cell, x=X):
-    params = papers.away_from_zero(KEY, cell.init(KEY, x))
+    params = papers.drawn(cell, x, KEY)
     return params, papers.away_from_zero(KEY, cell.initial_carry(params, x))
 
 
@@ -48,7 +48,7 @@ def test_1997_only_adds_up_and_stays_within_its_bounds():
 
 def test_1997_error_carousel_hands_the_gradient_on_undiminished():
     cell, xs = jl.lstm_1997(5), jnp.zeros((200, 4))
-    params = jax.tree.map(jnp.zeros_like, cell.init(KEY, xs[0]))
+    params = jax.tree.map(jnp.zeros_like, papers.drawn(cell, xs[0], KEY))
     last = lambda c: jl.scan(cell, params, xs, jl.LSTM1997Carry(c, jnp.zeros(5)))[0].c.sum()
     np.testing.assert_array_equal(jax.grad(last)(jnp.ones(5)), jnp.ones(5))
 
@@ -92,7 +92,7 @@ def test_janet_without_its_lag_is_a_coupled_gate():
     cell = jl.lstm_ablation(5, "cifg")
     at = jnp.array([0, 1, 1])  # the third is the output gate, stood open
     flip = jnp.array([-1.0, 1.0, 0.0])[:, None]
-    theirs = cell.init(KEY, X)._replace(
+    theirs = papers.drawn(cell, X, KEY)._replace(
         w_x=params.w_x[:, at] * flip,
         w_h=params.w_h[:, at] * flip,
         b=params.b[at] * flip + jnp.array([0, 0, 60.0])[:, None],
@@ -123,8 +123,8 @@ CELLS = [
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_half_precision_stays_half_precision(cell):
-    xs = jax.random.normal(KEY, (6, 3, 4), jnp.bfloat16)
-    params = cell.init(KEY, xs[0])
+    xs = jnp.asarray(papers.normal(6, 3, 4), jnp.bfloat16)
+    params = papers.drawn(cell, xs[0], KEY)
     start = cell.initial_carry(params, xs[0])
     carry, ys = jl.scan(cell, params, xs)
     assert {a.dtype for a in (*jax.tree.leaves(params), ys)} == {jnp.dtype(jnp.bfloat16)}
@@ -156,7 +156,7 @@ def test_names_that_are_none_raise():
 def test_attention_around_a_wider_state_stays_in_half_precision():
     cell = jl.attention(jl.mingru(5), "additive", memory=6, size=3)
     xs = jnp.ones((4, 2, 4), jnp.bfloat16)
-    params = cell.init(KEY, xs[0])
+    params = papers.drawn(cell, xs[0], KEY)
     carry = jl.attend(cell, params, xs[0], jnp.ones((7, 2, 6), jnp.bfloat16))
     _, ys = jl.scan(cell, params, xs, carry)
     assert (ys.output.dtype, ys.context.dtype) == (jnp.bfloat16, jnp.bfloat16)

@@ -7,15 +7,15 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
+XS = jnp.asarray(papers.normal(6, 3, 4))
 LENGTHS = [6, 0, 2]
 CELL = jl.gru(5)
 BACK = jl.backward(CELL)
-PARAMS = papers.away_from_zero(KEY, BACK.init(KEY, XS[0]))
+PARAMS = papers.drawn(BACK, XS[0], KEY)
 
 
 def test_each_sequence_runs_from_its_own_last_step_to_its_first():
-    start = jl.GRUCarry(jax.random.normal(jax.random.key(1), (3, 5), jnp.float64))
+    start = jl.GRUCarry(jnp.asarray(papers.normal(3, 5)))
     carry, ys = BACK.apply(PARAMS, XS, start, lengths=LENGTHS)
     for n, length in enumerate(LENGTHS):
         last, hs = jl.scan(CELL, PARAMS, XS[:length, n][::-1], jl.GRUCarry(start.h[n]))
@@ -26,7 +26,7 @@ def test_each_sequence_runs_from_its_own_last_step_to_its_first():
 
 def test_layers_in_turns_are_a_stack():
     turns = jl.stack(CELL, jl.backward(CELL))
-    params = turns.init(KEY, XS[0])
+    params = papers.drawn(turns, XS[0], KEY)
     (first, second), ys = turns.apply(params, XS)
     ahead, hs = jl.scan(CELL, params[0], XS)
     back, zs = jl.scan(CELL, params[1], hs, reverse=True)

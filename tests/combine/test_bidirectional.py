@@ -7,11 +7,11 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
+XS = jnp.asarray(papers.normal(6, 3, 4))
 LENGTHS = [6, 0, 2]
 AHEAD, BACK = jl.elman(5), jl.gru(2)
 BOTH = jl.bidirectional(AHEAD, BACK)
-PARAMS = papers.away_from_zero(KEY, BOTH.init(KEY, XS[0]))
+PARAMS = papers.drawn(BOTH, XS[0], KEY)
 
 
 def test_outputs_are_both_directions_side_by_side():
@@ -55,7 +55,7 @@ def test_mask_resets_and_implementation_are_for_both_directions():
 def test_the_directions_draw_weights_and_masks_of_their_own():
     noisy = jl.variational_dropout(AHEAD, 0.5)
     both = jl.bidirectional(noisy, noisy)
-    params = both.init(KEY, XS[0])
+    params = papers.drawn(both, XS[0], KEY)
     assert not np.allclose(params.forward.w_h, params.backward.w_h)
     carry, _ = both.apply(params, XS, key=jax.random.key(1))
     masks = [c.masks.value.inputs for c in carry]
@@ -80,7 +80,7 @@ def test_first_carries_are_handed_to_both_directions():
 
 def test_outputs_may_be_summed():
     both = jl.bidirectional(AHEAD, AHEAD, combine="sum")
-    params = both.init(KEY, XS[0])
+    params = papers.drawn(both, XS[0], KEY)
     ahead, back = (
         jl.scan(AHEAD, params.forward, XS)[1],
         jl.scan(AHEAD, params.backward, XS[::-1])[1],
@@ -97,4 +97,4 @@ def test_sums_and_options_that_are_none_raise():
         with pytest.raises(
             ValueError, match=r"options of a Layer: expected some of .* got reverse"
         ):
-            layer.apply(layer.init(KEY, XS[0]), XS, reverse=True)
+            layer.apply(papers.drawn(layer, XS[0], KEY), XS, reverse=True)

@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxlstm as jl
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 CELLS = [
@@ -21,24 +22,24 @@ def two_devices():
 
 
 def problem(cell, batch=(4,), time=6):
-    xs = jax.random.normal(KEY, (time, *batch, 3), jnp.float64)
-    return papers.away_from_zero(KEY, cell.init(KEY, xs[0])), xs
+    xs = papers.normal(time, *batch, 3)
+    return papers.drawn(cell, xs[0], KEY), jnp.asarray(xs)
 
 
+LENGTHS = np.array([6, 0, 3, 1])
 OPTIONS = {
-    "whole": {},
-    "ragged": dict(lengths=jnp.array([6, 0, 3, 1])),
     "all": dict(
-        lengths=jnp.array([6, 0, 3, 1]),
-        mask=jnp.arange(24).reshape(6, 4) % 5 > 0,
-        resets=jnp.arange(24).reshape(6, 4) % 7 == 3,
+        lengths=LENGTHS,
+        mask=np.arange(24).reshape(6, 4) % 5 > 0,
+        resets=np.arange(24).reshape(6, 4) % 7 == 3,
         reverse=True,
     ),
+    "ragged": dict(lengths=LENGTHS),
+    "whole": {},
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@pytest.mark.parametrize(("cell", "options"), matrices.crossed(CELLS, list(OPTIONS)), ids=str)
 def test_it_is_the_bare_cell(cell, options):
     params, xs = problem(cell)
 

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
 TIME, BATCH, HIDDEN, FEATURES = 16, 8, 8, 3
@@ -39,10 +39,10 @@ def two_devices():
 
 def problem(bare, time=TIME, batch=(BATCH,)):
     """Params, xs and a carry, none of them zero."""
-    xs = jax.random.normal(KEY, (time, *batch, FEATURES), jnp.float64)
-    params = papers.away_from_zero(KEY, bare.init(KEY, xs[0]))
+    xs = papers.normal(time, *batch, FEATURES)
+    params = papers.drawn(bare, xs[0], KEY)
     carry = papers.away_from_zero(KEY, bare.initial_carry(params, xs[0]))
-    return params, xs, jax.tree.map(jnp.abs, carry)
+    return params, jnp.asarray(xs), jax.tree.map(jnp.abs, carry)
 
 
 def placed(cell, params, xs, carry):
@@ -110,7 +110,7 @@ def sent(program):
     return tuple(map(dict, count("ENTRY")))
 
 
-@pytest.mark.parametrize("name", options())
+@pytest.mark.parametrize("name", matrices.few(options(), long=["ragged"]))
 @pytest.mark.parametrize("bare", CELLS, ids=str)
 def test_it_is_the_bare_cell(bare, name):
     params, xs, carry = problem(bare)
@@ -146,11 +146,12 @@ def test_every_other_gated_cell(bare):
 def test_a_step_is_the_bare_one_and_sends_once(bare):
     params, xs, carry = problem(bare)
     cell = jl.hidden_parallel(bare, 2)
+    expected = jax.jit(bare.step)(params, carry, xs[0])
     where = jl.hidden_shardings(cell, params, xs[0])
-    params, carry = jax.device_put((params, carry), (where.params, where.carry))
-    papers.close(cell.step(params, carry, xs[0]), bare.step(*problem(bare)[::2], xs[0]), 1e-12)
-    x = jax.device_put(xs[0], where.xs)
-    assert sent(jax.jit(cell.step).lower(params, carry, x).compile()) == ({}, {"all-gather": 1})
+    split = jax.device_put((params, carry, xs[0]), (where.params, where.carry, where.xs))
+    step = jax.jit(cell.step).lower(*split).compile()
+    papers.close(step(*split), expected, 1e-12)
+    assert sent(step) == ({}, {"all-gather": 1})
 
 
 def check_what_is_sent(cell, bare):
@@ -227,7 +228,7 @@ def test_in_a_stack_zoned_out_and_by_segments():
     of = lambda wrap: jl.stack(wrap(LSTM), jl.expected_zoneout(wrap(gru), h=0.1))
     deep, bare = of(lambda cell: jl.hidden_parallel(cell, 2)), of(lambda cell: cell)
     xs = problem(LSTM)[1]
-    params = papers.away_from_zero(KEY, bare.init(KEY, xs[0]))
+    params = papers.drawn(bare, xs[0], KEY)
     run = lambda cell: jl.scan(cell, params, xs, checkpoint="sqrt", **options()["ragged"])
     papers.close(run(deep), run(bare), 1e-10)
 

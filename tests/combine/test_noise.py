@@ -8,8 +8,8 @@ from tests import papers
 
 KEY = jax.random.key(0)
 BARE = jl.elman(5)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
-PARAMS = papers.away_from_zero(KEY, BARE.init(KEY, XS[0]))
+XS = jnp.asarray(papers.normal(6, 3, 4))
+PARAMS = papers.drawn(BARE, XS[0], KEY)
 RATES = {"recurrent": 0.25, "outputs": 0.5}
 NOISY = jl.variational_dropout(BARE, 0.3, **RATES)
 
@@ -77,7 +77,7 @@ def test_each_sequence_and_each_key_has_its_own_masks():
 @pytest.mark.parametrize("bare", [BARE, bare_sum()])
 def test_no_dropout_is_the_bare_cell(bare):
     none = jl.variational_dropout(bare, 0.0)
-    params = bare.init(KEY, XS[0])
+    params = papers.drawn(bare, XS[0], KEY)
     last, ys = jl.scan(none, params, XS, key=KEY)
     papers.close((last.carry, ys), jl.scan(bare, params, XS), 1e-15)
     assert last.masks.value == (None, None, None)
@@ -91,7 +91,7 @@ def test_only_dropout_on_the_recurrent_way_gives_up_the_fast_path():
 
 def test_masks_are_in_half_precision_where_the_cell_is():
     x = jnp.zeros((3, 4), jnp.bfloat16)
-    params = BARE.init(KEY, x)
+    params = papers.drawn(BARE, x, KEY)
     assert {m.dtype for m in NOISY.initial_carry(params, x, KEY).masks.value} == {x.dtype}
     last, ys = jl.scan(NOISY, params, jnp.zeros((6, 3, 4), jnp.bfloat16), key=KEY)
     assert last.carry.h.dtype == ys.dtype == x.dtype
@@ -117,7 +117,7 @@ def test_what_can_not_be_dropped_raises():
 def test_inputs_that_are_not_one_array_raise():
     timed = jl.time_aware_lstm(5)
     xs = jl.TimeAwareLSTMInput(XS, XS[..., 0])
-    params = timed.init(KEY, jax.tree.map(lambda x: x[0], xs))
+    params = papers.drawn(timed, jax.tree.map(lambda x: x[0], xs), KEY)
     with pytest.raises(ValueError, match=r"rate: expected 0 for time_aware_lstm\(5\), of which"):
         jl.scan(jl.variational_dropout(timed, 0.1), params, xs, key=KEY)
     jl.scan(jl.variational_dropout(timed, 0.0, outputs=0.1), params, xs, key=KEY)
@@ -125,7 +125,7 @@ def test_inputs_that_are_not_one_array_raise():
 
 def test_what_a_gru_keeps_of_its_state_is_not_dropped():
     cell = jl.gru(5)
-    params = jax.tree.map(jnp.zeros_like, cell.init(KEY, XS[0]))
+    params = jax.tree.map(jnp.zeros_like, papers.drawn(cell, XS[0], KEY))
     params = params._replace(b=params.b.at[1].set(60))  # the update gate, wide open
     noisy = jl.variational_dropout(cell, 0.0, recurrent=0.5)
     masks = noisy.initial_carry(params, XS[0], KEY).masks

@@ -4,26 +4,25 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from tests import papers
+from tests import matrices, papers
 
 KEY = jax.random.key(0)
-XS = jax.random.normal(KEY, (7, 3, 4), jnp.float64)
+XS = papers.normal(7, 3, 4)
 LENGTHS = np.array([7, 0, 3])
 CELL = jl.lstm(5)
 BOTH = jl.bidirectional(CELL, CELL)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 10])
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "ragged"])
+@pytest.mark.parametrize(("factor", "lengths"), matrices.crossed([1, 3, 2, 10], [None, LENGTHS]))
 def test_steps_go_together(factor, lengths):
     layer = jl.pyramid(CELL, factor=factor)
-    params = papers.away_from_zero(KEY, layer.init(KEY, XS[0]))
+    params = papers.drawn(layer, XS[0], KEY)
     carry, ys = layer.apply(params, XS, lengths=lengths)
     assert ys.shape == (-(-7 // factor), 3, 5)
     for n, length in enumerate([7] * 3 if lengths is None else lengths):
         frames = [XS[t : min(t + factor, length), n] for t in range(0, length, factor)]
         filled = [np.pad(f, ((0, factor - len(f)), (0, 0))).reshape(-1) for f in frames]
-        alone = jnp.array(filled).reshape(-1, factor * 4)
+        alone = np.array(filled).reshape(-1, factor * 4)
         last, hs = jl.scan(CELL, params, alone)
         papers.close(jax.tree.map(lambda a, n=n: a[n], carry), last, 1e-13)
         np.testing.assert_allclose(ys[: len(hs), n], hs, atol=1e-13)
@@ -32,7 +31,7 @@ def test_steps_go_together(factor, lengths):
 
 def test_layers_behind_see_the_shorter_lengths():
     deep = jl.stack(BOTH, jl.pyramid(BOTH), jl.pyramid(CELL), CELL)
-    params = papers.away_from_zero(KEY, deep.init(KEY, XS[0]))
+    params = papers.drawn(deep, XS[0], KEY)
     _, ys = deep.apply(params, XS, lengths=LENGTHS)
     assert ys.shape == (2, 3, 5)
     np.testing.assert_array_equal(deep.shorten(LENGTHS), [2, 0, 1])
@@ -44,11 +43,11 @@ def test_layers_behind_see_the_shorter_lengths():
 
 def test_nan_in_padding_reaches_no_frame_and_no_gradient():
     layer = jl.pyramid(BOTH)
-    params = layer.init(KEY, XS[0])
+    params = papers.drawn(layer, XS[0], KEY)
     padding = np.arange(7)[:, None, None] >= LENGTHS[:, None]
     loss = lambda xs: jnp.sin(layer.apply(params, xs, lengths=LENGTHS)[1]).sum()
-    spoilt = jnp.where(padding, jnp.nan, XS)
-    papers.close(jax.value_and_grad(loss)(spoilt), jax.value_and_grad(loss)(XS), 1e-13)
+    derived = jax.jit(jax.value_and_grad(loss))
+    papers.close(derived(np.where(padding, np.nan, XS)), derived(XS), 1e-13)
 
 
 def test_what_does_not_fit_raises():
@@ -57,7 +56,7 @@ def test_what_does_not_fit_raises():
     with pytest.raises(ValueError, match="factor: expected a positive integer, got 0"):
         jl.pyramid(CELL, factor=0)
     layer = jl.pyramid(CELL)
-    params = layer.init(KEY, XS[0])
+    params = papers.drawn(layer, XS[0], KEY)
     for name in ("mask", "resets"):
         with pytest.raises(ValueError, match=f"{name}: expected None for a pyramid"):
             layer.apply(params, XS, **{name: np.ones((7, 3), bool)})

@@ -7,12 +7,12 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (3, 4), jnp.float64)
+X = jnp.asarray(papers.normal(3, 4))
 MASK = jnp.array([0.0, 2.0, 2.0, 0.0, 1.0])
 
 
 def case(cell):
-    params = papers.away_from_zero(KEY, cell.init(KEY, X))
+    params = papers.drawn(cell, X, KEY)
     return params, papers.away_from_zero(KEY, cell.initial_carry(params, X))
 
 
@@ -60,7 +60,7 @@ def test_noise_is_new_at_each_step_and_for_each_sequence():
 
 
 def test_half_precision_stays_half_precision():
-    xs = jax.random.normal(KEY, (6, 3, 4), jnp.bfloat16)
+    xs = jnp.asarray(papers.normal(6, 3, 4), jnp.bfloat16)
     params = jl.init_lstm(KEY, 4, 5, dtype=xs.dtype)
     last, ys = jl.scan(jl.recurrent_dropout(jl.lstm(5), 0.5), params, xs, key=KEY)
     assert (last.carry.c.dtype, last.carry.h.dtype, ys.dtype) == (jnp.float32, xs.dtype, xs.dtype)

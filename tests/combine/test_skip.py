@@ -7,14 +7,14 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
+XS = jnp.asarray(papers.normal(6, 3, 4))
 LENGTHS = [6, 0, 2]
 BOTH = jl.bidirectional(jl.lstm(4), jl.gru(4), combine="sum")
 
 
 @pytest.mark.parametrize("bare", [jl.lstm(4), BOTH], ids=repr)
 def test_the_input_is_added_or_goes_on_beside(bare):
-    params = papers.away_from_zero(KEY, bare.init(KEY, XS[0]))
+    params = papers.drawn(bare, XS[0], KEY)
     run = lambda layer: (
         jl.scan(layer, params, XS, lengths=LENGTHS)
         if isinstance(layer, jl.Cell)
@@ -29,7 +29,7 @@ def test_the_input_is_added_or_goes_on_beside(bare):
 
 def test_nan_in_padding_does_not_go_around_a_layer():
     padding = np.arange(6)[:, None, None] >= np.array(LENGTHS)[:, None]
-    params = BOTH.init(KEY, XS[0])
+    params = papers.drawn(BOTH, XS[0], KEY)
     loss = lambda xs: jnp.sin(jl.residual(BOTH).apply(params, xs, lengths=LENGTHS)[1]).sum()
     spoilt = jnp.where(padding, jnp.nan, XS)
     papers.close(jax.value_and_grad(loss)(spoilt), jax.value_and_grad(loss)(XS), 1e-13)
@@ -37,7 +37,7 @@ def test_nan_in_padding_does_not_go_around_a_layer():
 
 def test_a_fast_path_is_kept():
     cell = jl.residual(jl.lstm(4))
-    params = cell.init(KEY, XS[0])
+    params = papers.drawn(cell, XS[0], KEY)
     assert list(jl.explain(cell, params, XS)) == ["native", "blocked", "reference"]
 
 
@@ -54,4 +54,4 @@ def test_what_does_not_fit_raises():
             wrap(jl.pyramid(jl.lstm(5)))
     cell = jl.residual(jl.lstm(5))
     with pytest.raises(ValueError, match=r"the output: expected shape \(6, 3, 4\) as the input"):
-        jl.scan(cell, cell.init(KEY, XS[0]), XS)
+        jl.scan(cell, papers.drawn(cell, XS[0], KEY), XS)

@@ -7,7 +7,7 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
+XS = jnp.asarray(papers.normal(6, 3, 4))
 OPTIONS = {"lengths": [6, 0, 2], "resets": np.arange(18).reshape(6, 3) % 5 == 4}
 FIRST, SECOND = jl.elman(5), jl.elman(2, activation="relu")
 DEEP = jl.stack(FIRST, SECOND)
@@ -25,7 +25,7 @@ def delay():
 
 
 def test_each_layer_s_outputs_are_the_next_one_s_inputs():
-    params = papers.away_from_zero(KEY, DEEP.init(KEY, XS[0]))
+    params = papers.drawn(DEEP, XS[0], KEY)
     carry = papers.away_from_zero(KEY, DEEP.initial_carry(params, XS[0]))
     (first, second), ys = jl.scan(DEEP, params, XS, carry, **OPTIONS)
     expected, hs = jl.scan(FIRST, params[0], XS, carry[0], **OPTIONS)
@@ -34,7 +34,7 @@ def test_each_layer_s_outputs_are_the_next_one_s_inputs():
 
 
 def test_params_and_carries_are_tuples_with_an_entry_for_each_layer():
-    params = DEEP.init(KEY, XS[0])
+    params = papers.drawn(DEEP, XS[0], KEY)
     assert [p.w_x.shape for p in params] == [(4, 5), (5, 2)]
     carry = DEEP.initial_carry(params, XS[0])
     assert [c.h.shape for c in carry] == [(3, 5), (3, 2)]
@@ -48,20 +48,20 @@ def test_layers_of_one_kind_draw_weights_of_their_own():
 def test_layers_of_one_kind_draw_masks_of_their_own():
     noisy = jl.variational_dropout(jl.elman(4), 0.5)
     deep = jl.stack(noisy, noisy)
-    first, second = deep.initial_carry(deep.init(KEY, XS[0]), XS[0], jax.random.key(3))
+    first, second = deep.initial_carry(papers.drawn(deep, XS[0], KEY), XS[0], jax.random.key(3))
     assert (first.masks.value.inputs != second.masks.value.inputs).any()
 
 
 def test_a_stack_in_a_stack_is_the_stack_of_all():
     nested, flat = jl.stack(FIRST, jl.stack(SECOND, delay())), jl.stack(FIRST, SECOND, delay())
-    params = flat.init(KEY, XS[0])
+    params = papers.drawn(flat, XS[0], KEY)
     ys = jl.scan(nested, (params[0], params[1:]), XS, **OPTIONS)[1]
     papers.close(ys, jl.scan(flat, params, XS, **OPTIONS)[1], 1e-14)
 
 
 def test_layers_without_an_unroll_join_those_with_one():
     deep = jl.stack(FIRST, delay())
-    params = deep.init(KEY, XS[0])
+    params = papers.drawn(deep, XS[0], KEY)
     _, ys = jl.scan(deep, params, XS)
     np.testing.assert_array_equal(ys[1:], jl.scan(FIRST, params[0], XS)[1][:-1])
     assert not ys[0].any()
@@ -70,12 +70,12 @@ def test_layers_without_an_unroll_join_those_with_one():
 def test_a_named_implementation_must_serve_every_layer():
     deep = jl.stack(FIRST, delay())
     with pytest.raises(ValueError, match=r"implementation: delay\(\) has no 'blocked'"):
-        jl.scan(deep, deep.init(KEY, XS[0]), XS, implementation="blocked")
+        jl.scan(deep, papers.drawn(deep, XS[0], KEY), XS, implementation="blocked")
 
 
 def test_explain_answers_for_each_layer():
     deep = jl.stack(FIRST, delay())
-    answers = jl.explain(deep, deep.init(KEY, XS[0]), XS)
+    answers = jl.explain(deep, papers.drawn(deep, XS[0], KEY), XS)
     assert list(answers["0: elman(5)"]) == ["native", "blocked", "reference"]
     assert answers["1: delay()"] == {"reference": None}
 
@@ -83,7 +83,7 @@ def test_explain_answers_for_each_layer():
 def test_a_stack_with_a_layer_in_it_is_a_layer():
     deep = jl.stack(FIRST, BOTH, SECOND)
     assert isinstance(deep, jl.Layer)
-    params = papers.away_from_zero(KEY, deep.init(KEY, XS[0]))
+    params = papers.drawn(deep, XS[0], KEY)
     carry, ys = deep.apply(params, XS, **OPTIONS)
     first, hs = jl.scan(FIRST, params[0], XS, **OPTIONS)
     both, hs = BOTH.apply(params[1], hs, **OPTIONS)
@@ -94,7 +94,7 @@ def test_a_stack_with_a_layer_in_it_is_a_layer():
 def test_a_stacked_layer_hands_its_key_on():
     noisy = jl.variational_dropout(FIRST, 0.5)
     deep = jl.stack(noisy, jl.bidirectional(noisy, noisy))
-    params = deep.init(KEY, XS[0])
+    params = papers.drawn(deep, XS[0], KEY)
     run = lambda seed: deep.apply(params, XS, key=jax.random.key(seed))[1]
     np.testing.assert_array_equal(run(1), run(1))
     assert (run(1) != run(2)).any()
@@ -119,7 +119,7 @@ def test_a_cell_that_reads_a_memory_may_come_last():
     reader = jl.attention(jl.gru(5), "dot", memory=5, size=3)
     deep = jl.stack(jl.lstm(4), reader)
     xs = jnp.ones((6, 3, 4))
-    params = deep.init(jax.random.key(0), xs[0])
+    params = papers.drawn(deep, xs[0], jax.random.key(0))
     first = jl.lstm(4).initial_carry(params[0], xs[0])
     start = jl.attend(reader, params[1], jnp.ones((3, 4)), jnp.ones((7, 3, 5)))
     _, ys = jl.scan(deep, params, xs, (first, start))

@@ -7,10 +7,10 @@ import jaxlstm as jl
 from tests import papers
 
 KEY = jax.random.key(0)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
+XS = jnp.asarray(papers.normal(6, 3, 4))
 BARE = jl.lstm(5)
 CELL = jl.learned_start(BARE)
-PARAMS = papers.away_from_zero(KEY, CELL.init(KEY, XS[0]))
+PARAMS = papers.drawn(CELL, XS[0], KEY)
 
 
 def test_a_run_and_each_segment_begin_with_the_start():
@@ -41,7 +41,7 @@ def test_the_start_of_pictures_and_of_other_inputs():
 
 def test_half_precision_has_a_cell_state_in_float32():
     xs = XS.astype(jnp.bfloat16)
-    params = CELL.init(KEY, xs[0])
+    params = papers.drawn(CELL, xs[0], KEY)
     assert params.start.c.dtype == xs.dtype
     carry, ys = jl.scan(CELL, params, xs)
     assert (carry.c.dtype, ys.dtype) == (jnp.float32, xs.dtype)

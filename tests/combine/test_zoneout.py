@@ -8,8 +8,8 @@ from tests import papers
 
 KEY = jax.random.key(0)
 BARE = jl.lstm(5)
-XS = jax.random.normal(KEY, (6, 3, 4), jnp.float64)
-PARAMS = papers.away_from_zero(KEY, BARE.init(KEY, XS[0]))
+XS = jnp.asarray(papers.normal(6, 3, 4))
+PARAMS = papers.drawn(BARE, XS[0], KEY)
 CARRY = papers.away_from_zero(KEY, BARE.initial_carry(PARAMS, XS[0]))
 
 
@@ -25,7 +25,7 @@ def test_units_under_the_mask_keep_their_states_and_the_others_are_the_cell_s():
 
 def test_the_output_of_a_cell_linear_in_its_state_is_zoned_out_in_half_precision_too():
     cell, x = jl.minlstm(5), XS[0].astype(jnp.bfloat16)
-    params = cell.init(KEY, x)
+    params = papers.drawn(cell, x, KEY)
     start = jl.MinLSTMCarry(jnp.full((3, 5), 0.5, jnp.float32))
     masks = jl.ZoneoutMasks(h=jnp.ones((3, 5), bool))
     last, y = jl.zoneout_step(cell, params, start, x, masks)
@@ -81,7 +81,7 @@ def test_the_expectation_mixes_the_states():
 
 def test_half_precision_stays_half_precision():
     xs = XS.astype(jnp.bfloat16)
-    params = BARE.init(KEY, xs[0])
+    params = papers.drawn(BARE, xs[0], KEY)
     for cell in (jl.zoneout(BARE, c=0.5, h=0.5), jl.expected_zoneout(BARE, c=0.5, h=0.5)):
         last, ys = jl.scan(cell, params, xs, key=KEY)
         last = getattr(last, "carry", last)
@@ -97,7 +97,7 @@ def test_what_can_not_be_zoned_out_raises():
         jl.scan(jl.zoneout(BARE, h=0.1), PARAMS, XS)
     gru = jl.gru(5)
     with pytest.raises(ValueError, match="c: expected no zoneout of c for a carry without it"):
-        jl.scan(jl.zoneout(gru, c=0.1), gru.init(KEY, XS[0]), XS, key=KEY)
+        jl.scan(jl.zoneout(gru, c=0.1), papers.drawn(gru, XS[0], KEY), XS, key=KEY)
     with pytest.raises(ValueError, match=r"masks.h: expected shape \(3, 5\), as carry.h"):
         jl.zoneout_step(BARE, PARAMS, CARRY, XS[0], jl.ZoneoutMasks(h=jnp.ones((3, 4), bool)))
     with pytest.raises(ValueError, match=r"h: expected a cell whose output is its h.* skip"):

@@ -7,11 +7,12 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.diagnostics import integrated_gradients, saliency
+from tests import papers
 
 KEY = jax.random.key(2)
-XS = jax.random.normal(KEY, (7, 3, 4))
+XS = jnp.asarray(papers.normal(7, 3, 4))
 CELL = jl.lstm(5, peephole=True)
-PARAMS = CELL.init(KEY, XS[0])
+PARAMS = papers.drawn(CELL, XS[0], KEY)
 LENGTHS = jnp.array([7, 0, 3])
 
 

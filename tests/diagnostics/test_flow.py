@@ -12,10 +12,11 @@ from jaxlstm.diagnostics import (
     jacobian_products,
     lyapunov_exponents,
 )
+from tests import papers
 
 T, B, D, H = 6, 3, 4, 5
 KEY = jax.random.key(7)
-XS = jax.random.normal(KEY, (T, B, D))
+XS = jnp.asarray(papers.normal(T, B, D))
 SAME = dict(rtol=0, atol=1e-12)  # float64, some ten products of numbers of about one
 
 
@@ -26,8 +27,8 @@ def square(carry, ys):
 def test_gradients_against_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch, the oracle of dL/dh, is not installed")
     deep = jl.stack(jl.lstm(H, peephole=True), jl.lstm(2))
-    params = deep.init(KEY, XS[0])
-    peephole = jax.random.normal(KEY, (3, H))
+    params = papers.drawn(deep, XS[0], KEY)
+    peephole = jnp.asarray(papers.normal(3, H))
     params = (params[0]._replace(peephole=peephole), params[1])
     carry = jax.tree.map(lambda a: a + 0.3, deep.initial_carry(params, XS[0]))
     flow = gradient_flow(square, deep, params, XS, carry)
@@ -69,7 +70,7 @@ def test_gradients_against_pytorch():
 def test_both_directions_and_lengths():
     """dL/dh is the difference of the loss where the sequence goes on from another h."""
     both = jl.stack(jl.bidirectional(jl.lstm(H), jl.gru(H)), jl.elman(2))
-    params, lengths = both.init(KEY, XS[0]), jnp.array([6, 4, 0])
+    params, lengths = papers.drawn(both, XS[0], KEY), jnp.array([6, 4, 0])
     flow = gradient_flow(square, both, params, XS, lengths=lengths)
     _, ys = both.apply(params, XS, lengths=lengths)
     np.testing.assert_allclose(flow.loss, (ys**2).sum(), **SAME)
@@ -98,7 +99,7 @@ def test_both_directions_and_lengths():
     ids=str,
 )
 def test_the_last_states_gradient_is_that_of_the_loss(wrapped):
-    params = wrapped.init(KEY, XS[0])
+    params = papers.drawn(wrapped, XS[0], KEY)
     loss = lambda carry, ys: (jax.tree.leaves(carry)[0] ** 2).sum()
     flow = gradient_flow(loss, wrapped, params, XS, key=KEY)
     last, _ = jl.scan(wrapped, params, XS, key=KEY)
@@ -108,21 +109,21 @@ def test_the_last_states_gradient_is_that_of_the_loss(wrapped):
 
 def test_a_step_of_its_own_jit_and_pictures():
     gru = jl.gru(H)
-    params = gru.init(KEY, XS[0])
+    params = papers.drawn(gru, XS[0], KEY)
     jitted = gru._replace(step=jax.jit(gru.step), unroll=None)
     expected, flow = (gradient_flow(square, cell, params, XS) for cell in (gru, jitted))
     for name in ("r", "z"):
         np.testing.assert_allclose(flow.gates[name], expected.gates[name], **SAME)
     np.testing.assert_allclose(flow.states["h"], expected.states["h"], **SAME)
     pictures, frames = jl.convlstm(2, kernel=(3, 3)), jnp.ones((2, B, 4, 5, 1))
-    params = pictures.init(KEY, frames[0])
+    params = papers.drawn(pictures, frames[0], KEY)
     assert gradient_flow(square, pictures, params, frames, axes=3).norms["c"].shape == (2, B)
 
 
 def constant_flow():
     """An LSTM of f = 1 and i = 0 to the last digit: a constant error carousel."""
     cell = jl.lstm(2)
-    params = cell.init(KEY, XS[0])
+    params = papers.drawn(cell, XS[0], KEY)
     return cell, params._replace(b=params.b.at[0].set(-1e3).at[1].set(1e3))
 
 
@@ -138,7 +139,7 @@ def test_constant_error_flow():
 
 def test_jacobians_of_one_tanh_unit():
     cell, u = jl.elman(1), 1.7
-    params = cell.init(KEY, XS[0])._replace(w_h=jnp.array([[u]]))
+    params = papers.drawn(cell, XS[0], KEY)._replace(w_h=jnp.array([[u]]))
     h = np.asarray(jl.scan(cell, params, XS)[1])
     slopes = u * (1 - h**2)
     products = jacobian_products(cell, params, XS, start=2)
@@ -151,7 +152,7 @@ def test_jacobians_of_one_tanh_unit():
 
 def test_jacobians_of_an_lstm_are_those_of_its_unrolled_steps():
     cell = jl.stack(jl.lstm(2), jl.gru(3))
-    params = cell.init(KEY, XS[0])
+    params = papers.drawn(cell, XS[0], KEY)
     carry = cell.initial_carry(params, XS[0, 0])
     carry, _ = jl.scan(cell, params, XS[:2, 0], carry)
 
@@ -200,7 +201,7 @@ def test_lyapunov_exponents_of_a_linear_cell():
 
 def test_the_sum_of_exponents_is_the_mean_volume():
     cell = jl.lstm(2)
-    params = cell.init(KEY, XS[0])
+    params = papers.drawn(cell, XS[0], KEY)
     exponents = lyapunov_exponents(cell, params, XS)
     volumes = np.linalg.det(jacobian_products(cell, params, XS)[-1])
     np.testing.assert_allclose(exponents.sum(-1), np.log(np.abs(volumes)) / T, atol=1e-9)
@@ -208,14 +209,14 @@ def test_the_sum_of_exponents_is_the_mean_volume():
 
 def test_errors_say_what_is_wrong():
     cell = jl.lstm(H)
-    params = cell.init(KEY, XS[0])
+    params = papers.drawn(cell, XS[0], KEY)
     both = jl.bidirectional(cell, cell)
     with pytest.raises(ValueError, match=r"loss: expected a scalar, got shape \(6, 3, 5\)"):
         gradient_flow(lambda carry, ys: ys, cell, params, XS)
     with pytest.raises(ValueError, match="axes: expected at most the 2 of xs without time, got 3"):
         gradient_flow(square, cell, params, XS, axes=3)
     with pytest.raises(ValueError, match=r"cell: expected a Cell \(of a Layer, those in it\)"):
-        jacobian_products(both, both.init(KEY, XS[0]), XS)
+        jacobian_products(both, papers.drawn(both, XS[0], KEY), XS)
     with pytest.raises(ValueError, match=r"of: expected None or one of \['c', 'h'\], got 'o'"):
         jacobian_products(cell, params, XS, of="o")
     with pytest.raises(ValueError, match="by: expected None or one of"):

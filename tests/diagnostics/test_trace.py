@@ -10,6 +10,7 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.diagnostics import trace
+from tests import matrices, papers
 from tests.diagnostics import KEY, SAME, B, D, H, T, before, case
 
 
@@ -88,8 +89,7 @@ def test_ablations_are_made_of_their_gates(name):
         np.testing.assert_allclose(g["f"], 1 - g["i"], **SAME)
 
 
-@pytest.mark.parametrize("heads", [1, 5])
-@pytest.mark.parametrize("make", [jl.slstm, jl.mlstm])
+@pytest.mark.parametrize(("make", "heads"), matrices.crossed([jl.slstm, jl.mlstm], [1, 5]))
 def test_exponential_gates_are_given_as_logarithms(make, heads):
     cell = make(H, heads=heads)
     params, xs, carry = case(cell)
@@ -144,14 +144,14 @@ def test_a_lone_sequence_two_batch_axes_and_pictures():
     pair = trace(cell, params, jnp.stack([xs, xs], 1))
     np.testing.assert_allclose(pair.gates["o"][:, 1], whole.gates["o"], **SAME)
     pictures, frames = jl.convlstm(2, kernel=(3, 3)), jnp.ones((T, B, 4, 5, 1))
-    seen = trace(pictures, pictures.init(KEY, frames[0]), frames)
+    seen = trace(pictures, papers.drawn(pictures, frames[0], KEY), frames)
     assert seen.gates["f"].shape == (T, B, 4, 5, 2)
 
 
 def test_inputs_of_several_arrays():
     xs = jl.PhasedLSTMInput(jnp.ones((T, B, D)), jnp.arange(1.0 * T * B).reshape(T, B))
     cell = jl.phased_lstm(H)
-    params = cell.init(KEY, jax.tree.map(lambda a: a[0], xs))
+    params = papers.drawn(cell, jax.tree.map(lambda a: a[0], xs), KEY)
     seen = trace(cell, params, xs, lengths=jnp.array([6, 2, 0]))
     i, k, c = seen.gates["i"], seen.gates["k"], seen.states["c"]
     made = k * (seen.gates["f"] * before(0 * c[0], c) + i * seen.candidates["g"])
@@ -169,7 +169,7 @@ def test_a_trace_may_be_compiled_mapped_and_differentiated():
     assert jax.grad(openness)(params).b[1].all()
 
 
-@pytest.mark.parametrize("name", ["lstm", pytest.param("janet", marks=pytest.mark.long), "slstm"])
+@pytest.mark.parametrize("name", matrices.few(["lstm", "janet", "slstm"], long=["janet", "slstm"]))
 def test_the_program_that_trains_is_the_same_without_names(name, monkeypatch):
     cell, again = (getattr(jl, name).__wrapped__(H) for _ in range(2))
     cell, again = jl.Cell(*cell), jl.Cell(*again)

@@ -7,6 +7,7 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.diagnostics import trace
+from tests import papers
 from tests.diagnostics import KEY, SAME, B, H, T, alike, case
 
 
@@ -29,7 +30,7 @@ def test_directions_and_lengths():
     both = jl.bidirectional(jl.lstm(H), jl.gru(H))
     deep = jl.stack(both, jl.residual(both), jl.backward(jl.lstm(2)), jl.pyramid(jl.gru(2)))
     params, xs, _ = case(both)
-    params = deep.init(KEY, xs[0])
+    params = papers.drawn(deep, xs[0], KEY)
     lengths = jnp.array([6, 4, 0])
     seen = trace(deep, params, xs, lengths=lengths)
     carry, ys = deep.apply(params, xs, lengths=lengths)
@@ -90,7 +91,7 @@ def test_wrappers_show_what_they_do():
 def test_maps_of_attention():
     cell = jl.attention(jl.lstm(H), "additive", memory=2, size=3)
     params, xs, _ = case(cell)
-    memory = jax.random.normal(KEY, (7, B, 2))
+    memory = jnp.asarray(papers.normal(7, B, 2))
     start = jl.attend(cell, params, xs[0], memory, lengths=jnp.array([7, 2, 5]))
     seen = trace(cell, params, xs, start)
     assert sorted(seen.states) == ["c", "h"]

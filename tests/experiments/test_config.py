@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,9 +49,9 @@ def test_the_rate_of_accumulated_windows_is_that_of_their_first(schedule):
         flat_epochs=1,
     )  # fmt: skip
     rule, params = state.optimizer(settings, 40, 10), {"w": jnp.zeros(())}
-    after, made = rule.init(params), []
+    after, made, update = rule.init(params), [], jax.jit(rule.update)
     for _ in range(40):
-        updates, after = rule.update({"w": jnp.ones(())}, after)
+        updates, after = update({"w": jnp.ones(())}, after)
         made += [-float(updates["w"])] if updates["w"] else []
     rates = [float(state.rate(settings, 40, 10)(step)) for step in range(0, 40, 4)]
     np.testing.assert_allclose(made, [r for r in rates if r], rtol=1e-6)

@@ -68,6 +68,13 @@ def run(text, folder, looks=10**9, **fields):
     return types.SimpleNamespace(params=done.params, step=done.step, lines=lines, config=config)
 
 
+@pytest.fixture(scope="module")
+def plain(text, tmp_path_factory):
+    """A whole run of one device, and its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    return run(text, folder), folder
+
+
 def kept(folder, step):
     """Of a checkpoint, the SHA-256 of each array, its score and all scores so far."""
     listed = manifest.read(folder / "checkpoints" / str(step) / "manifest.json")
@@ -107,15 +114,15 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(text, tmp_path, name,
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
-def test_other_devices_are_refused_unless_asked_for(text, tmp_path):
+def test_other_devices_are_refused_unless_asked_for(text, plain, tmp_path):
     with pytest.raises(StopRequestedError):
         run(text, tmp_path / "run", looks=12, devices=2)
     with pytest.raises(MismatchError, match="devices: 2 there, 1 here"):
         run(text, tmp_path / "run", devices=1)
     done = run(text, tmp_path / "run", devices=1, elsewhere=True)
-    alone = run(text, tmp_path / "alone", devices=1)
     assert done.step == 40
-    assert done.lines[-1]["train_nats"] == pytest.approx(alone.lines[-1]["train_nats"], abs=0.1)
+    alone = plain[0].lines[-1]["train_nats"]
+    assert done.lines[-1]["train_nats"] == pytest.approx(alone, abs=0.1)
 
 
 def test_another_number_of_processes_is_refused_unless_asked_for(text, tmp_path, monkeypatch):
@@ -184,8 +191,9 @@ def test_training_ends_when_valid_gets_no_better(text, tmp_path):
     assert (again.step, again.lines) == (done.step, done.lines)
 
 
-def test_a_run_begins_with_what_another_learned(text, tmp_path):
-    first = run(text, tmp_path / "first")
+def test_a_run_begins_with_what_another_learned(plain, tmp_path):
+    first = plain[0]
+    shutil.copytree(plain[1], tmp_path / "first")
     other = tmp_path / "other.py"
     other.write_text(TEXT.replace("return", "yield") * 2, encoding="utf-8")
     begin = {"begin_with": str(tmp_path / "first"), "learning_rate": 1e-9}

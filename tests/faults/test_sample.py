@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests import matrices
 from tests.faults import (
     damage,
     devices,
@@ -16,7 +17,7 @@ from tests.faults import (
 
 SAMPLE = {
     "kills": lambda f: kills.at_random_times(f, 1),
-    "calls": lambda f: kills.at_system_calls(f, 2),
+    "calls": lambda f: kills.at_system_calls(f, 1),
     "truncated": lambda f: damage.truncated(f, 60),
     "flipped": lambda f: damage.flipped(f, 40),
     "zeroed": lambda f: damage.zeroed(f, 20),
@@ -26,18 +27,15 @@ SAMPLE = {
     "skew": lambda f: skew.skewed(f, 40),
     "hostile": lambda f: hostile.hostile(f, 20),
     "numbers": lambda f: numbers.wrong(f, 3),
-    "samples": lambda f: kills.samples(f, 3),
+    "samples": lambda f: kills.samples(f, 2),
     "failing-save": lambda f: writers.failing(f, 2),
     "equal": lambda f: processes.equal(f, (2,)),
 }
 
 
-LONG = (
-    "failing",
-    "numbers",
-    "equal",
-)  # with much of their own in tests/train and tests/experiments
-NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in SAMPLE]
+# With much of their own in tests/train and tests/experiments.
+LONG = ("kills", "failing", "writers", "numbers", "equal")
+NAMES = matrices.few(SAMPLE, LONG)
 
 
 @pytest.mark.xdist_group("faults")  # one process that all runs are forks of

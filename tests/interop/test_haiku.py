@@ -7,6 +7,7 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.interop import haiku as interop
+from tests import matrices
 
 hk = pytest.importorskip("haiku", reason="Haiku is not installed: pip install dm-haiku==0.0.17")
 
@@ -85,8 +86,7 @@ def agree(name, params, weights, xs, carry):
         np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize(("name", "dtype"), matrices.crossed(list(CORES), list(DTYPES)))
 def test_cores_in_and_out(name, dtype):
     weights, xs, carry = drawn(name, dtype)
     cell, params = interop.from_haiku(weights, name=NAMES.get(name))
@@ -108,10 +108,11 @@ def _exactly(path, a):
     return a.at[1].set(jnp.linspace(0.5, 2, H, dtype=a.dtype)) if forgets else a
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", *DTYPES])
+@pytest.mark.parametrize("dtype", matrices.few(["bfloat16", *DTYPES], long=["float32"]))
 def test_the_forget_bias_is_rounded_once_and_nothing_else_at_all(dtype):
     wide = 300
-    params = random(jl.init_lstm(jax.random.key(0), 1, wide, dtype=jnp.dtype(dtype)), dtype)
+    like = jax.eval_shape(jl.lstm(wide).init, jax.random.key(0), jnp.ones(1, dtype))
+    params = random(like, dtype)
     params = params._replace(b=3 * params.b)
     _, back = interop.from_haiku(interop.to_haiku(jl.lstm(wide), params))
     assert {a.dtype for a in back[:3]} == {jnp.dtype(dtype)}

@@ -8,6 +8,7 @@ from flax import linen
 
 import jaxlstm as jl
 from jaxlstm.interop.linen import RNN, RecurrentCell, from_variables, to_variables
+from tests import matrices
 from tests.interop.linen_inputs import (
     KEY,
     X64,
@@ -121,7 +122,7 @@ FLAX = {
 }
 
 
-@pytest.mark.parametrize("name", FLAX)
+@pytest.mark.parametrize("name", matrices.few(FLAX, long=["GRUCell"]))
 def test_flax_s_own_cells_run_too(name):
     """With Flax's variables, from the same key, and its carries."""
     xs = inputs(4, 3) if name == "ConvLSTMCell" else inputs()

@@ -9,6 +9,7 @@ from flax import nnx
 import jaxlstm as jl
 from jaxlstm.interop import nnx as interop
 from jaxlstm.interop.nnx import RNN, RecurrentCell
+from tests import matrices
 
 T, B, D, H = 7, 3, 4, 5
 LENGTHS = jnp.array([T, 0, 4])
@@ -63,7 +64,9 @@ def gradients(run, module, xs):
     return out, found
 
 
-@pytest.mark.parametrize("kind", sorted({*CELLS} - {"gru", "lstm"}))  # which the others hold
+@pytest.mark.parametrize(
+    "kind", matrices.few(sorted({*CELLS} - {"gru", "lstm"}), long=["peephole", "zoneout"])
+)  # which the others hold
 def test_outputs_carries_and_gradients_are_those_of_scan(kind):
     """The weights' gradients are sums over T and B of terms of up to a hundred: 1e-10."""
     module, xs = make(kind)

@@ -7,6 +7,7 @@ import pytest
 
 import jaxlstm as jl
 from jaxlstm.interop import safetensors as interop
+from tests import papers
 from tests.test_contract import CELLS, STEP, STEPS
 
 library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
@@ -18,10 +19,7 @@ X = jnp.zeros((2, 3), jnp.float32)
 
 def params_of(layer, x=X):
     """Not one of them what `init` draws."""
-    leaves, tree = jax.tree.flatten(layer.init(KEY, x))
-    keys = jax.random.split(KEY, len(leaves))
-    draw = lambda key, a: jax.random.normal(key, a.shape, a.dtype)
-    return tree.unflatten(map(draw, keys, leaves))
+    return papers.drawn(layer, x, KEY)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -45,9 +43,7 @@ def test_a_layer_with_others_and_notes(tmp_path):
     assert saved.notes == notes
     assert saved.versions == {"jaxlstm": jl.__version__, "jax": jax.__version__}
     np.testing.assert_array_equal(saved.others["embed.table"], table)
-    xs = jax.random.normal(KEY, (5, 2, 3))
-    actual, expected = (both.apply(p, xs)[1] for p in (saved.params, params))
-    np.testing.assert_array_equal(actual, expected)
+    jax.tree.map(np.testing.assert_array_equal, saved.params, params)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import jaxlstm as jl
-from jaxlstm.testing.oracle import draw
 from tests.papers import attention as reads
-from tests.papers import convlstm, irregular, xlstm
+from tests.papers import away_from_zero, convlstm, drawn, irregular, xlstm
 from tests.papers import gated as papers
 from tests.papers.hyper_lstm import hyper_lstm
 from tests.papers.mogrifier_lstm import mogrifier_lstm
@@ -133,10 +132,13 @@ def by_the_paper(step, params, xs, carry, lengths):
 @pytest.mark.parametrize("name", CASES)
 def test_paper(name):
     cell, step, *given = CASES[name]
-    case = draw(cell, jax.random.key(3), *(given or [STEP]), T)
-    lengths = [T, 0, 4]
-    actual = jl.scan(cell, *case[:3], lengths=lengths)
-    expected = by_the_paper(step, *case[:3], lengths)
+    (x,) = given or [STEP]
+    key, rng, lengths = jax.random.key(3), np.random.default_rng(3), [T, 0, 4]
+    xs = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=(T, *a.shape))), x)
+    params = drawn(cell, x, key)
+    carry = away_from_zero(key, cell.initial_carry(params, jax.tree.map(lambda a: a[0], xs)))
+    actual = jl.scan(cell, params, xs, carry, lengths=lengths)
+    expected = by_the_paper(step, params, xs, carry, lengths)
     cell_name, _, options = name.partition(" ")
     options = f"{options}, lengths" if options else "lengths"
     agree(actual, expected, 1e-12, cell=cell_name, options=options, oracle="NumPy loop")
