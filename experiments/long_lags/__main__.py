@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.long_lags import classic, grammar, results
+from experiments.long_lags import classic, continual, grammar, results
 
 FORMS = ("1997", "modern")
 TASKS = {
     "reber": (grammar.run, FORMS),
     **{name: (classic.run, FORMS) for name in classic.EXPERIMENTS},
+    "continual-reber": (continual.run, tuple(continual.FORMS)),
 }
 
 

@@ -16,6 +16,20 @@ GRAMMAR = {  # from each state, the symbols that may come, and to where; both eq
     5: (("P", 4), ("V", 6)),
     6: (("E", None),),
 }
+CONTINUAL = {  # the embedded grammar, its end joined to its beginning
+    "begin": (("B", "which"),),
+    "which": (("T", ("T", 0)), ("P", ("P", 0))),
+    **{
+        (outer, state): tuple(
+            (symbol, (outer, "again" if to is None else to)) for symbol, to in ways
+        )
+        for outer in "TP"
+        for state, ways in GRAMMAR.items()
+    },
+    ("T", "again"): (("T", "end"),),
+    ("P", "again"): (("P", "end"),),
+    "end": (("E", "begin"),),
+}
 LONGEST = 40  # of an embedded string that is kept; of a million strings a few are longer
 
 
@@ -60,3 +74,17 @@ def data_set(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
             following[n, t, SYMBOLS.index(string[t + 1])] = 1
             legal[n, t, [SYMBOLS.index(s) for s in allowed[t]]] = 1
     return xs, following, legal
+
+
+def continual() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The grammar without an end as tables.
+
+    Returns:
+      Of each state S the two symbols that may come, and the states that they lead to, (S, 2), both
+      the same where there is one way; and which symbols these are, (S, 7) of booleans.
+    """
+    states = list(CONTINUAL)
+    pairs = [(ways * 2)[:2] for ways in CONTINUAL.values()]
+    symbols = np.array([[SYMBOLS.index(symbol) for symbol, _ in pair] for pair in pairs])
+    following = np.array([[states.index(state) for _, state in pair] for pair in pairs])
+    return symbols, following, (symbols[..., None] == np.arange(len(SYMBOLS))).any(1)
