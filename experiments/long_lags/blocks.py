@@ -7,11 +7,13 @@ units, see the inputs and all hidden units of the step before, gates too; the ou
     s = f s' + i g
     y = o (2 σ(s) - 1)
 
-where f = 1, or, with the forget gates of Gers, Schmidhuber and Cummins 2000, f = σ(net_f).
+where f = 1, or, with the forget gates of Gers, Schmidhuber and Cummins 2000, f = σ(net_f). With the
+peepholes of Gers, Schraudolph and Schmidhuber 2002 a block's gates see its states too, the input
+and the forget gate s', the output gate s.
 
 The truncated gradient of the paper's appendix A.1: an error that arrives at a hidden unit's net
 input changes the weights into it, and goes no further back; through the state s alone it flows on,
-undiminished. In other words, y' is a constant.
+undiminished. In other words, y' is a constant, and so are the states that a gate sees.
 """
 
 from typing import NamedTuple
@@ -34,6 +36,8 @@ class Net(NamedTuple):
     output_bias: bool = True
     output_gates: bool = True
     forget_gates: bool = False
+    peepholes: bool = False
+    squashed: bool = True  # y = o (2 σ(s) - 1), otherwise y = o s
     recurrent: bool = True
     gates_feed: bool = True  # whether hidden units see the gates, or the cells alone
     direct: bool = False  # whether the outputs see the inputs
@@ -64,6 +68,7 @@ class Params(NamedTuple):
     w_y: jax.Array  # (cells, O)
     w_d: jax.Array | None  # (D, O)
     b_y: jax.Array | None  # (O,)
+    w_p: jax.Array | None = None  # (gates, cells of a block)  peepholes
 
 
 class Carry(NamedTuple):
@@ -82,6 +87,7 @@ def init(key: jax.Array, net: Net) -> Params:
         (cells, net.outputs),
         (net.inputs, net.outputs) if net.direct else None,
         (net.outputs,) if net.output_bias else None,
+        (net.gates, net.cells) if net.peepholes else None,
     )
     keys = jax.random.split(key, len(shapes))
     drawn = Params(
@@ -97,21 +103,49 @@ def init(key: jax.Array, net: Net) -> Params:
     return drawn._replace(b=b)
 
 
-def activations(net: Net, params: Params, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
-    """σ of the net inputs, of W x + b (U,) and what is seen (S,): i, o, f (blocks,), and cells."""
-    a = sigmoid(x if params.w_h is None else x + y @ params.w_h)
+def activations(
+    net: Net, params: Params, x: jax.Array, y: jax.Array, s: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Of W x + b (U,), what is seen (S,) and the states before (blocks, cells).
+
+    Returns:
+      σ of the net inputs of input gates, forget gates (blocks, 1) and cells (blocks, cells); and
+      the output gates' net inputs but for their peepholes, (blocks, 1).
+    """
+    a = x if params.w_h is None else x + y @ params.w_h
     i, o, f = (a[n * net.blocks : (n + 1) * net.blocks, None] for n in range(3))
-    f = f if net.forget_gates else jnp.ones_like(i)
-    o = o if net.output_gates else jnp.ones_like(i)
-    return i, o, f, a[net.gates :].reshape(net.blocks, net.cells), a[: net.gates]
+    i = sigmoid(i + _peep(net, params, 0, s))
+    f = sigmoid(f + _peep(net, params, 2, s)) if net.forget_gates else jnp.ones_like(i)
+    return i, f, sigmoid(a[net.gates :].reshape(net.blocks, net.cells)), o
 
 
-def cell_outputs(o: jax.Array, s: jax.Array) -> jax.Array:
-    return (o * (2 * sigmoid(s) - 1)).reshape(-1)
+def cell_outputs(net: Net, params: Params, o: jax.Array, s: jax.Array, seen: jax.Array):
+    """The output gates (blocks, 1) and the cells' outputs (blocks, cells).
+
+    Args:
+      net: the network.
+      params: its weights.
+      o: (blocks, 1) the output gates' net inputs but for their peepholes.
+      s: (blocks, cells) the states.
+      seen: (blocks, cells) the states that the gates see, the same but for what flows back.
+    """
+    o = sigmoid(o + _peep(net, params, 1, seen)) if net.output_gates else jnp.ones_like(o)
+    return o, o * (2 * sigmoid(s) - 1 if net.squashed else s)
 
 
-def seen(net: Net, y: jax.Array, gates: jax.Array) -> jax.Array:
-    return jnp.concatenate([y, gates]) if net.gates_feed else y
+def _peep(net: Net, params: Params, kind: int, s: jax.Array) -> jax.Array | float:
+    if params.w_p is None:
+        return 0.0
+    w = params.w_p[kind * net.blocks : (kind + 1) * net.blocks]
+    return (w * s).sum(-1, keepdims=True)
+
+
+def seen(net: Net, y: jax.Array, i: jax.Array, o: jax.Array, f: jax.Array) -> jax.Array:
+    """What others see of cells (blocks, cells) and gates (blocks, 1): (S,)."""
+    if not net.gates_feed:
+        return y.reshape(-1)
+    gates = jnp.concatenate([i, o, f])[: net.gates, 0] if net.output_gates else i[:, 0]
+    return jnp.concatenate([y.reshape(-1), gates])
 
 
 @jl.cell
@@ -126,11 +160,11 @@ def memory_blocks(net: Net, truncated: bool = True):
         return Carry(jnp.zeros(shape, x.dtype), jnp.zeros(net.sources, x.dtype))
 
     def step(params, carry, x):
-        before = jax.lax.stop_gradient(carry.y) if truncated else carry.y
-        i, o, f, c, gates = activations(net, params, x, before)
+        cut = jax.lax.stop_gradient if truncated else lambda a: a
+        i, f, c, o = activations(net, params, x, cut(carry.y), cut(carry.s))
         s = f * carry.s + i * (4 * c - 2)
-        y = cell_outputs(o, s)
-        return Carry(s, seen(net, y, gates)), y
+        o, y = cell_outputs(net, params, o, s, cut(s))
+        return Carry(s, seen(net, y, i, o, f)), y.reshape(-1)
 
     return lambda key, x: init(key, net), initial_carry, step
 

@@ -20,13 +20,14 @@ from experiments.long_lags.blocks import Carry, Net, Params
 
 class Memory(NamedTuple):
     carry: Carry
-    traces: jax.Array  # (3, blocks, cells, D + S + 1)  of input gates, forget gates, cells
+    traces: jax.Array  # (3, blocks, cells, D + S + 1 [+ cells])  of input and forget gates, cells
 
 
 def begin(net: Net) -> Memory:
     """The memory before the first step."""
     carry = Carry(jnp.zeros((net.blocks, net.cells)), jnp.zeros(net.sources))
-    return Memory(carry, jnp.zeros((3, *carry.s.shape, net.inputs + net.sources + 1)))
+    sources = net.inputs + net.sources + 1 + net.peepholes * net.cells
+    return Memory(carry, jnp.zeros((3, *carry.s.shape, sources)))
 
 
 def step(
@@ -46,33 +47,35 @@ def step(
     """
     carry, traces = memory
     sources = jnp.concatenate([x, carry.y, jnp.ones(1)])
+    common = len(sources)  # to all units; a block's peepholes come after them
+    sources = jnp.broadcast_to(sources, (net.blocks, 1, common))
+    if net.peepholes:
+        sources = jnp.concatenate([sources, carry.s[:, None]], -1)
     z = blocks.net_inputs(params, x)
-    i, _, f, c, gates = blocks.activations(net, params, z, carry.y)
+    i, f, c, o = blocks.activations(net, params, z, carry.y, carry.s)
     g = 4 * c - 2
     s = f * carry.s + i * g
     added = jnp.stack([i * (1 - i) * g, f * (1 - f) * carry.s, i * 4 * c * (1 - c)])
     traces = f[..., None] * traces + added[..., None] * sources
 
-    def error(params, s, z):
+    def error(params, s, o):
         """Of the outputs, by all but what the states owe to weights."""
-        _, o, _, _, _ = blocks.activations(net, params, z, carry.y)
-        y = blocks.cell_outputs(o, s)
-        outputs = blocks.readout(net, params, y, x)
-        return 0.5 * jnp.square(outputs - target).sum(), (y, outputs)
+        o, y = blocks.cell_outputs(net, params, o, s, jax.lax.stop_gradient(s))
+        outputs = blocks.readout(net, params, y.reshape(-1), x)
+        return 0.5 * jnp.square(outputs - target).sum(), (o, y, outputs)
 
     of = jax.grad(error, (0, 1, 2), has_aux=True)
-    (gradient, of_s, of_z), (y, outputs) = of(params, s, z)
+    (gradient, of_s, of_o), (o, y, outputs) = of(params, s, o)
     by_i, by_f, by_c = of_s[..., None] * traces
-    n = net.blocks
-    of_unit = of_z[:, None] * sources  # of the output gates; (U, D + S + 1)
-    of_unit = of_unit.at[:n].add(by_i.sum(1))
-    if net.forget_gates:
-        of_unit = of_unit.at[net.gates - n : net.gates].add(by_f.sum(1))
-    of_unit = of_unit.at[net.gates :].add(by_c.reshape(-1, len(sources)))
-    w_x, w_h, b = jnp.split(of_unit.T, [net.inputs, net.inputs + net.sources])
+    by_o = of_o * sources[:, 0].at[:, common:].set(0)  # but for its peepholes, which `error` has
+    by_gate = [by_i.sum(1), *([by_o] if net.output_gates else [])]
+    by_gate = jnp.concatenate(by_gate + ([by_f.sum(1)] if net.forget_gates else []))
+    by_unit = jnp.concatenate([by_gate, by_c.reshape(-1, by_c.shape[-1])])[:, :common].T
+    w_x, w_h, b = jnp.split(by_unit, [net.inputs, common - 1])
     gradient = gradient._replace(
         w_x=w_x,
         w_h=w_h if net.recurrent else None,
         b=None if params.b is None else b[0, : len(params.b)],
+        w_p=None if params.w_p is None else gradient.w_p + by_gate[:, common:],
     )
-    return Memory(Carry(s, blocks.seen(net, y, gates)), traces), outputs, gradient
+    return Memory(Carry(s, blocks.seen(net, y, i, o, f)), traces), outputs, gradient

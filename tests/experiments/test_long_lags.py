@@ -29,6 +29,7 @@ NETS = [
         3, 2, 2, 3, span=1.0, forget_gates=True, gates_feed=False, direct=True, biases="gates"
     ),
     blocks.Net(3, 2, 1, 2, span=1.0, output_gates=False, recurrent=False),
+    blocks.Net(3, 2, 2, 2, span=1.0, forget_gates=True, peepholes=True, squashed=False),
 ]
 WEIGHTS = {  # printed in the papers
     "reber": 276,
@@ -81,14 +82,20 @@ def test_the_equations(net):
         if params.b is not None:
             a[: len(params.b)] += np.asarray(params.b)
         y = np.zeros((net.blocks, cells))
+        peep = np.zeros((gates, cells)) if params.w_p is None else np.asarray(params.w_p)
         for j in range(net.blocks):
-            i = sigmoid(a[j])
-            o = sigmoid(a[net.blocks + j]) if net.output_gates else 1
-            f = sigmoid(a[2 * net.blocks + j]) if net.forget_gates else 1
+            at_i, at_o, at_f = (n * net.blocks + j for n in range(3))
+            a[at_i] += peep[at_i] @ s[j]
+            if net.forget_gates:
+                a[at_f] += peep[at_f] @ s[j]
+            i, f = sigmoid(a[at_i]), sigmoid(a[at_f]) if net.forget_gates else 1
             for v in range(cells):
                 g = 4 * sigmoid(a[gates + j * cells + v]) - 2
                 s[j, v] = f * s[j, v] + i * g
-                y[j, v] = o * (2 * sigmoid(s[j, v]) - 1)
+            if net.output_gates:
+                a[at_o] += peep[at_o] @ s[j]
+            o = sigmoid(a[at_o]) if net.output_gates else 1
+            y[j] = o * (2 * sigmoid(s[j]) - 1 if net.squashed else s[j])
         seen = np.concatenate([y.ravel(), sigmoid(a[:gates])])[: net.sources]
         out = y.ravel() @ w_y
         out = out if params.w_d is None else out + x @ np.asarray(params.w_d)
