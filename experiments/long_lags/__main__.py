@@ -10,13 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.long_lags import classic, continual, grammar, results, systematicity
+from experiments.long_lags import classic, continual, grammar, results, stress, systematicity
 
 FORMS = ("1997", "modern")
 TASKS = {
     "reber": (grammar.run, FORMS),
     **{name: (classic.run, FORMS) for name in classic.EXPERIMENTS},
     "continual-reber": (continual.run, tuple(continual.FORMS)),
+    **{name: (stress.run, stress.FORMS) for name in stress.TASKS},
     **{name: (systematicity.run, systematicity.FORMS) for name in systematicity.TASKS},
 }
 
