@@ -157,7 +157,7 @@ def run(name: str, form: str, options: Options) -> Found:
         every=EVERY,
         look=look,
     )
-    tests = [task.draw(key) for key in jax.random.split(jax.random.key(1), TESTED)]
+    tests = list(map(jax.jit(task.draw), jax.random.split(jax.random.key(1), TESTED)))
     of_one = jax.jit(jax.vmap(lambda params, batch: loss(cell, task, params, batch), (0, None)))
     losses = np.mean([of_one(trained.params, batch) for batch in tests], 0)
     mean, count = losses.mean(), sum(a[0].size for a in jax.tree.leaves(trained.params))

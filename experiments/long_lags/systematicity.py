@@ -13,6 +13,7 @@ decoder's inputs are always what it should have written, where theirs are its ow
 no dropout, where theirs is 0.5.
 """
 
+import functools
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -55,14 +56,21 @@ class Numbered(NamedTuple):
     words: list[str]
     actions: list[str]
 
-    def buckets(self, examples: list[Example], batch: int, seed: int | None = None) -> Buckets:
-        """Batches of examples whose actions are of like lengths; their labels are the commands."""
+    def buckets(
+        self,
+        examples: list[Example],
+        batch: int,
+        seed: int | None = None,
+        alike: bool = True,
+    ) -> Buckets:
+        """Batches of examples, their labels the commands; of like lengths if they are to be."""
         of = lambda vocabulary, text: [1 + vocabulary.index(w) for w in text.split()]
         commands = [of(self.words, e.command) for e in examples]
         longest = 1 + max(map(len, commands))
         labels = np.array([[*c, *[translation.END] * (longest - len(c))] for c in commands])
         actions = [np.array([*of(self.actions, e.actions), translation.END]) for e in examples]
-        return Buckets(actions, batch, labels=labels, seed=seed)
+        bounds = None if alike else [max(map(len, actions))]
+        return Buckets(actions, batch, bounds=bounds, labels=labels, seed=seed)
 
 
 def batch_of(bucket: BucketBatch) -> Batch:
@@ -91,14 +99,16 @@ def train(cell: Cell, params: Params, buckets: Buckets, presentations: int) -> P
     return params
 
 
+_right = jax.jit(translation.right, static_argnums=0)
+
+
 def share_right(cell: Cell, params: Params, buckets: Buckets) -> float:
     """Of one epoch's sequences, how many % are written without a mistake."""
-    run = jax.jit(lambda params, batch: translation.right(cell, params, batch))
     right, seen = 0, 0
     while seen < buckets.samples:
         bucket = next(buckets)
         there = bucket.sample >= 0
-        right += int((np.asarray(run(params, batch_of(bucket))) & there).sum())
+        right += int((np.asarray(_right(cell, params, batch_of(bucket))) & there).sum())
         seen += int(there.sum())
     return 100 * right / seen
 
@@ -108,6 +118,7 @@ def run(name: str, form: str, options: Options) -> Found:
     task, kind = TASKS[name], name.removeprefix("scan-")
     split = commands.read(Path(options.data), kind) if options.data else commands.split(kind)
     numbered = Numbered(*map(_vocabulary, zip(*split.train, strict=True)))
+    buckets = functools.partial(numbered.buckets, alike=not options.quick)
     cell = jl.stack(*[getattr(jl, form)(UNITS)] * LAYERS)
     presentations = options.budget or (QUICK if options.quick else PRESENTATIONS)
     seeds = options.seeds or SEEDS
@@ -117,9 +128,9 @@ def run(name: str, form: str, options: Options) -> Found:
     for seed in range(seeds):
         sizes = (len(numbered.words) + 1, len(numbered.actions) + 1)
         params = translation.init(jax.random.key(seed), cell, UNITS, *sizes)
-        params = train(cell, params, numbered.buckets(split.train, BATCH, seed), presentations)
-        right.append(share_right(cell, params, numbered.buckets(split.test, 128)))
-        of_train.append(share_right(cell, params, numbered.buckets(split.train[::10], 128)))
+        params = train(cell, params, buckets(split.train, BATCH, seed), presentations)
+        right.append(share_right(cell, params, buckets(split.test, 128)))
+        of_train.append(share_right(cell, params, buckets(split.train[::10], 128)))
         print(f"seed {seed}: {right[-1]:.2f} % right, {of_train[-1]:.2f} % of those learned from")
     mean, spread = np.mean(right), np.std(right)
     return Found(

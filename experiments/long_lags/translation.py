@@ -65,10 +65,10 @@ def right(cell: Cell, params: Params, batch: Batch) -> jax.Array:
     def write(state, _):
         carry, y = state
         carry, h = cell.step(params.decoder, carry, params.actions[y])
-        y = (h @ params.w + params.b).argmax(-1)
+        y = (h @ params.w + params.b).argmax(-1).astype(batch.ys.dtype)
         return (carry, y), y
 
-    first = _read(cell, params, batch.xs, batch.x_lengths), jnp.full_like(batch.y_lengths, END)
+    first = _read(cell, params, batch.xs, batch.x_lengths), jnp.full_like(batch.ys[0], END)
     _, ys = jax.lax.scan(write, first, None, len(batch.ys))
     after = jnp.arange(len(ys))[:, None] >= batch.y_lengths
     return ((ys == batch.ys) | after).all(0)
