@@ -100,6 +100,7 @@ def train(cell: Cell, params: Params, buckets: Buckets, presentations: int) -> P
 
 
 _right = jax.jit(translation.right, static_argnums=0)
+_init = jax.jit(translation.init, static_argnums=(1, 2, 3, 4))
 
 
 def share_right(cell: Cell, params: Params, buckets: Buckets) -> float:
@@ -127,7 +128,7 @@ def run(name: str, form: str, options: Options) -> Found:
     right, of_train = [], []
     for seed in range(seeds):
         sizes = (len(numbered.words) + 1, len(numbered.actions) + 1)
-        params = translation.init(jax.random.key(seed), cell, UNITS, *sizes)
+        params = _init(jax.random.key(seed), cell, UNITS, *sizes)
         params = train(cell, params, buckets(split.train, BATCH, seed), presentations)
         right.append(share_right(cell, params, buckets(split.test, 128)))
         of_train.append(share_right(cell, params, buckets(split.train[::10], 128)))
