@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.long_lags import classic, continual, grammar, results, stress, systematicity
+from experiments.long_lags import classic, continual, grammar, music, pixels, results, stress, systematicity
 
 FORMS = ("1997", "modern")
 TASKS = {
@@ -19,6 +19,9 @@ TASKS = {
     "continual-reber": (continual.run, tuple(continual.FORMS)),
     **{name: (stress.run, stress.FORMS) for name in stress.TASKS},
     **{name: (systematicity.run, systematicity.FORMS) for name in systematicity.TASKS},
+    **{name: (music.run, music.FORMS) for name in music.TITLES},
+    "jsb-ablations": (music.ablations, ("modern",)),
+    **{name: (pixels.run, pixels.FORMS) for name in pixels.TITLES},
 }
 
 

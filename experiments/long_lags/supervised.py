@@ -18,26 +18,29 @@ class Trained(NamedTuple):
 def fit(
     init: Callable[[jax.Array], Any],
     loss: Callable[[Any, Any, jax.Array], jax.Array],
-    draw: Callable[[jax.Array], Any],
+    draw: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     *,
     seeds: int,
     updates: int,
     every: int,
     look: Callable[[int, Trained, jax.Array], bool | None],
+    data: tuple[Any, ...] = (),
 ) -> Trained:
     """Trains a network from each seed.
 
     Args:
       init: key -> params.
       loss: (params, batch, key) -> (), the key being for noise such as dropout.
-      draw: key -> a batch.
+      draw: (key, *data) -> a batch.
       optimizer: of each network.
       seeds: how many networks.
       updates: how many steps of the optimizer.
       every: after how many of them `look` is called, and at the end.
       look: (updates so far, the networks, the mean loss of each since the last look (seeds,)) ->
         whether that is enough.
+      data: what batches are drawn from, the same for all networks: large arrays belong here, as
+        XLA takes those that `draw` closes over for constants, and is long about it.
 
     Returns:
       The networks as they were last.
@@ -48,23 +51,23 @@ def fit(
         params = init(of_params)
         return Trained(key, params, optimizer.init(params))
 
-    def one(trained, _):
+    def one(trained, data):
         key, of_batch, of_noise = jax.random.split(trained.key, 3)
-        batch = draw(of_batch)
+        batch = draw(of_batch, *data)
         value, gradient = jax.value_and_grad(loss)(trained.params, batch, of_noise)
         change, state = optimizer.update(gradient, trained.optimizer, trained.params)
         return Trained(key, optax.apply_updates(trained.params, change), state), value
 
-    def some(trained, count):
-        trained, losses = jax.lax.scan(one, trained, None, count)
+    def some(trained, data, count):
+        trained, losses = jax.lax.scan(lambda t, _: one(t, data), trained, None, count)
         return trained, losses.mean()
 
-    run = jax.jit(jax.vmap(some, (0, None)), static_argnums=1, donate_argnums=0)
+    run = jax.jit(jax.vmap(some, (0, None, None)), static_argnums=2, donate_argnums=0)
     trained = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), seeds))
     done = 0
     while done < updates:
         count = min(every, updates - done)
-        trained, losses = run(trained, count)
+        trained, losses = run(trained, data, count)
         done += count
         if look(done, trained, losses):
             break
