@@ -55,10 +55,11 @@ def load(name: str, folder: str = "") -> Music:
     else:
         source = {"url": PLACE + file, "known_hash": f"sha256:{sha256}", "fname": file}
         path = Path(fetch(source, ""))
+    matlab = needed("scipy.io.matlab", "experiments")
     try:
-        found = needed("scipy.io", "experiments").loadmat(path)
+        found = matlab.loadmat(path)
         parts = [list(found[f"{part}data"].ravel()) for part in Music._fields]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, matlab.MatReadError) as error:
         raise ValueError(f"--data: {path} is no MATLAB file of piano rolls: {error}") from error
     for roll in (roll for part in parts for roll in part):
         if roll.ndim != 2 or roll.shape[1] != NOTES or len(roll) < 2 or roll.max() > 1:

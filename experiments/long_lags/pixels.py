@@ -53,8 +53,8 @@ class Learning(NamedTuple):
 
 LEARNING = {
     "lstm": Learning(3e-3, 20),
-    "elman": Learning(3e-4, 10),
-    "irnn": Learning(3e-4, 10),
+    "elman": Learning(2e-4, 10),
+    "irnn": Learning(1e-4, 10),
 }
 FORMS = tuple(LEARNING)
 CELLS = {
