@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.long_lags import classic, continual, grammar, music, pixels, results, stress, systematicity
+from experiments.long_lags import classic, continual, formal, grammar, music, pixels, results, stress, systematicity
 
 FORMS = ("1997", "modern")
 TASKS = {
@@ -22,6 +22,7 @@ TASKS = {
     **{name: (music.run, music.FORMS) for name in music.TITLES},
     "jsb-ablations": (music.ablations, ("modern",)),
     **{name: (pixels.run, pixels.FORMS) for name in pixels.TITLES},
+    **{name: (formal.run, tuple(formal.CELLS)) for name in formal.TASKS},
 }
 
 
