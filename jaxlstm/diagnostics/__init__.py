@@ -12,12 +12,14 @@ from jaxlstm.diagnostics.flow import GradientFlow, gradient_flow
 from jaxlstm.diagnostics.gates import Saturation, saturation, time_constants
 from jaxlstm.diagnostics.jacobians import jacobian_norms, jacobian_products, lyapunov_exponents
 from jaxlstm.diagnostics.trace import Trace, trace
+from jaxlstm.diagnostics.units import correlations
 
 __all__ = [
     "GradientFlow",
     "IntegratedGradients",
     "Saturation",
     "Trace",
+    "correlations",
     "gradient_flow",
     "integrated_gradients",
     "jacobian_norms",
