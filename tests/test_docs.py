@@ -13,6 +13,7 @@ from tests.test_floors import MODULES
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {  # of the examples
+    "jaxlstm.diagnostics.plots": "matplotlib",
     "jaxlstm.interop.equinox": "equinox",
     "jaxlstm.interop.keras": "keras",
     "jaxlstm.interop.onnx": "onnx",

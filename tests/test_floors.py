@@ -55,6 +55,10 @@ FLOORS = {
         [*SEQUENCE, "jaxlstm.combine", "jaxlstm.attention", "jaxlstm.diagnostics"],
         ["jax", "numpy"],
     ),
+    "jaxlstm.diagnostics.plots": (
+        [*CORE, "jaxlstm.interop.arrays", "jaxlstm.diagnostics.plots"],
+        ["jax", "numpy"],  # matplotlib by interop.arrays.needed
+    ),
     "jaxlstm.losses": (CORE, ["jax"]),
     "jaxlstm.data": (["jaxlstm.data"], ["numpy"]),
     "jaxlstm.train.manifest": (["jaxlstm.train.files"], ["jax", "numpy"]),
