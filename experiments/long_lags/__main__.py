@@ -10,7 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.long_lags import classic, continual, formal, grammar, music, pixels, results, stress, systematicity
+from experiments.long_lags import (
+    classic,
+    continual,
+    formal,
+    grammar,
+    music,
+    pixels,
+    results,
+    stress,
+    systematicity,
+)
 
 FORMS = ("1997", "modern")
 TASKS = {

@@ -136,7 +136,7 @@ EXPERIMENTS = {
         "3c",
         6,
         0.1,
-        Goal(256, 0.5, mean=0.015, power=1),
+        Goal(256, 0.3, mean=0.015, power=1),  # classes at 0.2 and 0.8
         269_650,
         noise=0.2,
         noisy_targets=True,
