@@ -15,6 +15,7 @@ no dropout, where theirs is 0.5.
 
 import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from jaxlstm import Cell
 from jaxlstm.data.buckets import BucketBatch, Buckets
 
 FORMS = ("lstm", "gru")
-LAYERS, UNITS, BATCH, RATE, CLIP, PRESENTATIONS, SEEDS = 2, 200, 8, 1e-3, 5.0, 100_000, 1
+LAYERS, UNITS, BATCH, RATE, CLIP, PRESENTATIONS, SEEDS = 2, 200, 8, 1e-3, 5.0, 100_000, 3
 QUICK = 160  # presentations
 
 
@@ -78,7 +79,8 @@ def batch_of(bucket: BucketBatch) -> Batch:
     return Batch(bucket.labels.T, lengths, bucket.inputs, bucket.lengths)
 
 
-def train(cell: Cell, params: Params, buckets: Buckets, presentations: int) -> Params:
+def training(cell: Cell, presentations: int) -> Callable[[Params, Buckets], Params]:
+    """(params, batches) -> params after so many presentations; all its calls share one program."""
     updates = -(-presentations // BATCH)
     rate = optax.linear_schedule(RATE, 0.0, updates)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(rate))
@@ -89,14 +91,17 @@ def train(cell: Cell, params: Params, buckets: Buckets, presentations: int) -> P
         change, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, change), state, value
 
-    state, losses = optimizer.init(params), []
-    for number in range(1, updates + 1):
-        params, state, value = update(params, state, batch_of(next(buckets)))
-        losses.append(value)
-        if number % 1000 == 0:
-            print(f"{number * BATCH:,} presentations: {np.mean(losses):.4f} nats each", flush=True)
-            losses = []
-    return params
+    def train(params, buckets):
+        state, losses = optimizer.init(params), []
+        for number in range(1, updates + 1):
+            params, state, value = update(params, state, batch_of(next(buckets)))
+            losses.append(value)
+            if number % 1000 == 0:
+                print(f"{number * BATCH:,} presentations: {np.mean(losses):.4f} nats each")
+                losses = []
+        return params
+
+    return train
 
 
 _right = jax.jit(translation.right, static_argnums=0)
@@ -122,14 +127,14 @@ def run(name: str, form: str, options: Options) -> Found:
     buckets = functools.partial(numbered.buckets, alike=not options.quick)
     cell = jl.stack(*[getattr(jl, form)(UNITS)] * LAYERS)
     presentations = options.budget or (QUICK if options.quick else PRESENTATIONS)
-    seeds = options.seeds or SEEDS
+    seeds = options.seeds or (1 if options.quick else SEEDS)
     if options.quick:
         split = commands.Split(split.train[::100], split.test[::100])
-    right, of_train = [], []
+    train, right, of_train = training(cell, presentations), [], []
     for seed in range(seeds):
         sizes = (len(numbered.words) + 1, len(numbered.actions) + 1)
         params = _init(jax.random.key(seed), cell, UNITS, *sizes)
-        params = train(cell, params, buckets(split.train, BATCH, seed), presentations)
+        params = train(params, buckets(split.train, BATCH, seed))
         right.append(share_right(cell, params, buckets(split.test, 128)))
         of_train.append(share_right(cell, params, buckets(split.train[::10], 128)))
         print(f"seed {seed}: {right[-1]:.2f} % right, {of_train[-1]:.2f} % of those learned from")

@@ -126,11 +126,11 @@ def test_the_floor_answers_as_for_the_most_similar_command():
 def test_a_few_commands_are_learned_and_the_run_says_what_it_found(monkeypatch, capsys):
     for name, value in [("UNITS", 16), ("LAYERS", 1), ("RATE", 0.03)]:
         monkeypatch.setattr(systematicity, name, value)
-    examples = [Example(*pair) for pair in list(EVERY.items())[:12]]
-    few = commands.Split(examples * 100, examples * 100)  # of which a quick run has 12
-    monkeypatch.setattr(commands, "split", lambda name: few)
-    assert command.main(["scan-simple", "--form", "gru", "--quick", "--budget", "1200"]) == 0
+    few = [Example(*pair) for pair in list(EVERY.items())[:13]] * 100
+    monkeypatch.setattr(commands, "split", lambda name: commands.Split(few, few))
+    arguments = ["scan-simple", "--form", "gru", "--quick", "--budget", "1200"]
+    assert command.main(arguments) == 0  # of each hundred a quick run takes one: all 13
     said = capsys.readouterr().out
-    assert "100.00 ± 0.00 % right of 12, 1 seed; 100.0 % of those learned from" in said
+    assert "100.00 ± 0.00 % right of 13, 1 seed; 100.0 % of those learned from" in said
     assert "paper: 99.8 % right" in said
     assert "floor: the actions of the most similar command seen: 100.00 %" in said
