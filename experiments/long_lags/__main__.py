@@ -5,7 +5,6 @@
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -62,7 +61,6 @@ def main(arguments: list[str]) -> int:
     if given.form and given.form not in forms:
         parser.error(f"--form: {given.task} has {', '.join(forms)}, got {given.form}")
     options = results.Options(given.quick, given.seeds, given.budget, given.data)
-    command = shlex.join(["python -m experiments.long_lags", *arguments]).replace("'", "")
     for form in [given.form] if given.form else forms:
         began = time.monotonic(), time.process_time()
         found = run(given.task, form, options)
@@ -71,8 +69,17 @@ def main(arguments: list[str]) -> int:
         )
         if not given.quick:
             seconds = time.monotonic() - began[0], time.process_time() - began[1]
-            results.save(results.record(given.task, form, found, seconds, command), given.out)
+            record = results.record(given.task, form, found, seconds, command(given, form))
+            results.save(record, given.out)
     return 0
+
+
+def command(given: argparse.Namespace, form: str) -> str:
+    """What runs one form again, in any place."""
+    words = ["python -m experiments.long_lags", given.task, "--form", form]
+    words += ["--seeds", str(given.seeds)] if given.seeds else []
+    words += ["--budget", str(given.budget)] if given.budget else []
+    return " ".join([*words, "--data FOLDER"] if given.data else words)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The long-lag experiments: the networks, tasks and criteria that the papers describe."""
 
+import argparse
 import re
 
 import jax
@@ -325,3 +326,10 @@ def test_networks_learn_a_line_until_they_are_told_to_stop():
     assert all(losses.shape == (3,) for _, losses in looks)
     assert (looks[-1][1] < looks[0][1]).all()
     np.testing.assert_allclose(trained.params, [[3, 1]] * 3, atol=1e-6)
+
+
+def test_the_command_that_is_kept_runs_again_and_names_no_place():
+    given = argparse.Namespace(task="order-6a", seeds=3, budget=0, data="/somewhere")
+    said = command.command(given, "modern")
+    words = "python -m experiments.long_lags order-6a --form modern --seeds 3 --data FOLDER"
+    assert said == words
