@@ -69,6 +69,20 @@ def test_a_wrong_prediction_ends_the_stream_and_the_memory_but_no_weights():
     assert 0 < ends < 40
 
 
+def test_the_weights_that_are_tested_are_those_at_the_end_of_the_longest_stream():
+    net = continual.FORGETTING
+    step = jax.jit(lambda s: continual.learn(net, 1.0, s))
+    states = [continual.begin(net, KEY)]
+    for _ in range(40):
+        states.append(step(states[-1]))
+    rights = [int(s.right) for s in states]
+    at = int(np.argmax(rights))
+    assert 0 < at < 40
+    assert states[-1].longest == rights[at]
+    np.testing.assert_array_equal(states[-1].kept.w_y, states[at].params.w_y)
+    assert (states[-1].kept.w_y != states[-1].params.w_y).any()
+
+
 @pytest.mark.parametrize(("most", "count"), [(2, 2), (1000, 3)])
 def test_a_stream_is_survived_until_the_first_error(most, count):
     """By weights that know what may follow the first three symbols, and no more."""
