@@ -19,6 +19,7 @@ from experiments.long_lags import (
     results,
     stress,
     systematicity,
+    timing,
 )
 
 FORMS = ("1997", "modern")
@@ -26,6 +27,7 @@ TASKS = {
     "reber": (grammar.run, FORMS),
     **{name: (classic.run, FORMS) for name in classic.EXPERIMENTS},
     "continual-reber": (continual.run, tuple(continual.FORMS)),
+    **{name: (timing.run, tuple(timing.FORMS)) for name in timing.TASKS},
     **{name: (stress.run, stress.FORMS) for name in stress.TASKS},
     **{name: (systematicity.run, systematicity.FORMS) for name in systematicity.TASKS},
     **{name: (music.run, music.FORMS) for name in music.TITLES},

@@ -69,11 +69,13 @@ def _regular(name: str, local: bool, printed: int) -> Experiment:
     )
 
 
-def _noisy(lag: int, weights: int, printed: int, accept: int) -> Experiment:
+# With weights from [-0.2, 0.2] the gates, which feed the cells, drive the states within 100 steps
+# beyond what h can show, and none of 20 networks learns.
+def _noisy(lag: int, weights: int, printed: int, accept: int, span: float) -> Experiment:
     return Experiment(
         title=f"2c: noisy, lag {lag}, {lag} distractors",
         source=f"table 3, {weights:,} weights, rate 0.01",
-        net=Net(lag + 4, outputs=2, blocks=2, cells=1, biases="none", output_bias=False, span=0.2),
+        net=Net(lag + 4, outputs=2, blocks=2, cells=1, biases="none", output_bias=False, span=span),
         rate=0.01,
         sample=partial(noisy_lag, lag=lag, distractors=lag),
         goal=Goal(10_000, 0.2),
@@ -126,8 +128,8 @@ def _adding(time: int, printed: int, accept: int, wrong: int) -> Experiment:
 EXPERIMENTS = {
     "lag-2a": _regular("2a", True, printed=5_040),
     "lag-2b": _regular("2b", False, printed=5_680),
-    "lag-2c-100": _noisy(100, weights=664, printed=31_000, accept=62_000),
-    "lag-2c-1000": _noisy(1000, weights=6_064, printed=49_000, accept=100_000),
+    "lag-2c-100": _noisy(100, weights=664, printed=31_000, accept=62_000, span=0.02),
+    "lag-2c-1000": _noisy(1000, weights=6_064, printed=49_000, accept=100_000, span=0.002),
     "two-sequence-3a": _two("3a", 4, 1.0, Goal(256, 0.5, mean=0.01, power=1), 39_850),
     "two-sequence-3b": _two(
         "3b", 5, 1.0, Goal(256, 0.5, mean=0.04, power=1, wrong=5), 43_250, noise=0.2

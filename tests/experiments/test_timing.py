@@ -1,0 +1,89 @@
+"""Spikes and periods: the streams, when they end, and a network that counts by its weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.long_lags import __main__ as command
+from experiments.long_lags import blocks, online, timing
+
+KEY = jax.random.key(0)
+
+
+def walk(task, steps):
+    place, places = timing.begin_stream(task, KEY), []
+    for key in jax.random.split(KEY, steps):
+        places.append(place)
+        place = timing.advance(task, key, place)
+    return places
+
+
+def test_spikes_to_make_come_at_every_tenth_step():
+    task = timing.gts(10)
+    places = walk(task, 45)
+    assert [t + 1 for t, p in enumerate(places) if task.target(p) == 1] == [10, 20, 30, 40]
+    assert all(task.asked(p) and task.x(p) == 0 for p in places)
+
+
+def test_intervals_to_measure_are_of_two_lengths_and_asked_for_at_their_end():
+    task = timing.msd(5)
+    places = walk(task, 300)
+    spikes = [t for t, p in enumerate(places) if task.x(p) == 1]
+    asked = {t: float(task.target(p)) for t, p in enumerate(places) if task.asked(p)}
+    between = np.diff(spikes)
+    assert spikes[0] == 0
+    assert set(between) == {5, 6}
+    assert asked == dict(zip(spikes[1:], (between == 6).astype(float), strict=True))
+
+
+def test_the_function_to_make_is_a_cosine():
+    task = timing.pfg(8)
+    found = [float(task.target(p)) for p in walk(task, 20)]
+    np.testing.assert_allclose(found, 0.5 - 0.5 * np.cos(np.pi * np.arange(1, 21) / 4), atol=1e-6)
+
+
+def counter(period):
+    """Weights that count: s grows by 1 a step, and once it is at `period` its gate forgets it."""
+    net = timing.FORMS["none"]
+    params = jax.tree.map(jnp.zeros_like, blocks.init(KEY, net))
+    seen = period - 0.5
+    b = jnp.array([20.0, 20.0, 40 * seen, np.log(3)])  # input, output, forget gate, cell
+    w_h = params.w_h.at[0, 2].set(-40.0)
+    return params._replace(
+        b=b, w_h=w_h, w_y=jnp.full_like(params.w_y, 20.0), b_y=jnp.array([-20 * seen])
+    )
+
+
+@pytest.mark.parametrize(("period", "through"), [(10, True), (9, False), (11, False)])
+def test_a_network_that_counts_to_ten_gets_through(period, through):
+    net, task = timing.FORMS["none"], timing.gts(10)
+    assert timing.survives(task, net, counter(period), KEY) == through
+
+
+@pytest.mark.parametrize("form", timing.FORMS)
+def test_a_wrong_output_ends_the_stream_and_the_memory_but_no_weights(form):
+    net, task = timing.FORMS[form], timing.gts(10)
+    step = jax.jit(lambda s: timing.learn(task, net, s))
+    state, ends, fresh = timing.begin(task, net, KEY), 0, online.begin(net)
+    for _ in range(60):
+        before, state = state, step(state)
+        assert (state.params.w_y != before.params.w_y).any()
+        if state.place.since == 1 and state.place.spikes == 0:
+            ends += 1
+            jax.tree.map(np.testing.assert_array_equal, state.memory, fresh)
+    assert ends > 3
+
+
+def test_what_is_not_asked_for_teaches_nothing():
+    net, task = timing.FORMS["peepholes"], timing.msd(5)
+    state = timing.begin(task, net, KEY)
+    later = timing.learn(task, net, state)  # the first spike ends no interval
+    jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
+
+
+def test_a_quick_run(capsys):
+    command.main(["gts", "--form", "peepholes", "--quick", "--seeds", "2"])
+    said = capsys.readouterr().out
+    assert "of 2 seeds" in said
+    assert "floor: 0 always: 9 steps of 1,000" in said
