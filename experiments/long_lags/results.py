@@ -85,7 +85,10 @@ HEAD = """# Long time lags, reproduced
 
 What `python -m experiments.long_lags TASK` found, one row for each task and form; written by
 `python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
-"ours" the mean ± standard deviation over seeds. A commit with a + had changes besides.
+"ours" the mean ± standard deviation over seeds. Seconds are those of the clock, with other runs
+beside, and of the CPU. A commit with a + had changes besides. What was tried where something was
+not reached is in [the README of the experiments](../experiments/long_lags/README.md). Run on:
+{machines}.
 
 | task | form | source | paper | asked | ours | | floor | seconds, CPU | command, date, commit |
 |---|---|---|---|---|---|---|---|---|---|
@@ -94,6 +97,7 @@ What `python -m experiments.long_lags TASK` found, one row for each task and for
 
 def page(results: list[dict[str, Any]]) -> str:
     """The page of docs/, of results in the order that they are to stand."""
+    machines = sorted({_machine(r) for r in results})
     passed = {True: "reached", False: "**not reached**", None: ""}
     rows = []
     for r in results:
@@ -106,6 +110,12 @@ def page(results: list[dict[str, Any]]) -> str:
             r["paper"],
             r["accept"] if r["passed"] is not None else "",
         ]
-        cells += [r["ours"], passed[r["passed"]], r["floor"], seconds, run]
+        ours = r["ours"] if "seed" in r["ours"] else f"{r['ours']}; seeds: {r['seeds']}"
+        cells += [ours, passed[r["passed"]], r["floor"], seconds, run]
         rows.append("| " + " | ".join(cells) + " |\n")
-    return HEAD + "".join(rows)
+    return HEAD.format(machines="; ".join(machines)) + "".join(rows)
+
+
+def _machine(result: dict[str, Any]) -> str:
+    versions = result["versions"]
+    return f"{result['device']}, Python {versions['python']}, JAX {versions['jax']}"

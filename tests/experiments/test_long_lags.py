@@ -303,9 +303,11 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
         )
         results.save(record, tmp_path)
     assert command.main(["page", "--out", str(tmp_path)]) == 0
-    *_, first, second = (tmp_path / "page.md").read_text().splitlines()
+    text = (tmp_path / "page.md").read_text()
+    assert f"JAX {jax.__version__}." in text
+    *_, first, second = text.splitlines()
     assert first.startswith(
-        "| a task | 1997 | table 1 | 5 sequences | at most 10 | 12 ± 1 | reached |"
+        "| a task | 1997 | table 1 | 5 sequences | at most 10 | 12 ± 1; seeds: 3 | reached |"
     )
     assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
 
