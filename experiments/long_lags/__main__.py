@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -36,17 +35,26 @@ TASKS = {
     **{name: (formal.run, tuple(formal.CELLS)) for name in formal.TASKS},
 }
 
+READS = (*systematicity.TASKS, *music.TITLES, "jsb-ablations", *pixels.TITLES)
+
+
+def _count(text: str) -> int:
+    """A number from 1; argparse says what is wrong with others."""
+    if not (number := int(text)) > 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+    return number
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.long_lags", description=__doc__)
     parser.add_argument("task", choices=[*TASKS, "list", "page"], metavar="TASK")
     parser.add_argument("--form", help="one of those that the task has; all, if not given")
     parser.add_argument("--quick", action="store_true", help="a minute's try; nothing is kept")
+    parser.add_argument("--seeds", type=_count, default=0, help="how many networks")
     parser.add_argument(
-        "--seeds", type=int, default=0, help="as many as the paper has, if not given"
+        "--budget", type=_count, default=0, help="sequences, steps or updates, as the task counts"
     )
-    parser.add_argument("--budget", type=int, default=0, help="sequences at most")
-    parser.add_argument("--data", default="", help="a folder, for the tasks that read any")
+    parser.add_argument("--data", default="", help="a folder, of tasks that read any")
     parser.add_argument("--out", type=Path, default=results.FOLDER, help="where the JSON goes")
     given = parser.parse_args(arguments)
     if given.task == "list":
@@ -54,14 +62,14 @@ def main(arguments: list[str]) -> int:
             print(name, ", ".join(forms))
         return 0
     if given.task == "page":
-        found = [json.loads(path.read_text()) for path in given.out.glob("*.json")]
         order = [(task, form) for task, (_, forms) in TASKS.items() for form in forms]
-        found.sort(key=lambda r: order.index((r["task"], r["form"])))
-        results.PAGE.write_text(results.page(found), encoding="utf-8")
+        results.PAGE.write_text(results.page(results.read(given.out, order)), encoding="utf-8")
         return 0
     run, forms = TASKS[given.task]
     if given.form and given.form not in forms:
         parser.error(f"--form: {given.task} has {', '.join(forms)}, got {given.form}")
+    if given.data and given.task not in READS:
+        parser.error(f"--data: {given.task} reads none; those that do are {', '.join(READS)}")
     options = results.Options(given.quick, given.seeds, given.budget, given.data)
     for form in [given.form] if given.form else forms:
         began = time.monotonic(), time.process_time()
@@ -85,4 +93,7 @@ def command(given: argparse.Namespace, form: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")

@@ -2,7 +2,8 @@
 
 In the paper's form: its network and number of weights, its truncated gradient, plain gradient
 descent after each single sequence, its rate, biases, and criterion of success. And in today's: an
-LSTM with forget gates, the whole gradient, Adam, sequences in batches; all else being the same.
+LSTM of 16 units with forget gates, the whole gradient, Adam, sequences in batches; its task, its
+criterion and its kind of output are the same.
 """
 
 import jax
@@ -24,7 +25,7 @@ def learner_of(experiment: Experiment, form: str) -> Learner:
 
 
 def run(name: str, form: str, options: Options) -> Found:
-    """One experiment in one form, with as many seeds as the paper has trials."""
+    """One experiment in one form."""
     experiment = EXPERIMENTS[name]
     learner = learner_of(experiment, form)
     seeds = options.seeds or experiment.seeds

@@ -13,7 +13,7 @@ import numpy as np
 ACTIONS = {"walk": "WALK", "look": "LOOK", "run": "RUN", "jump": "JUMP"}
 TURNS = {"left": "LTURN", "right": "RTURN"}
 TIMES = {"": 1, " twice": 2, " thrice": 3}
-FEWEST_JUMPS = 10  # of the commands to learn from in the jump split, one in so many is `jump`
+JUMP_EVERY = 10  # of the commands to learn from in the jump split, one in so many is `jump`
 LONGEST = 22  # actions of the commands to learn from in the length split
 FILES = {
     "simple": ("simple_split/tasks_train_simple.txt", "simple_split/tasks_test_simple.txt"),
@@ -61,7 +61,7 @@ def _verbs() -> list[Example]:
     return verbs
 
 
-def split(name: str, seed: int = 0) -> Split:
+def split(name: str) -> Split:
     """The commands to learn from and the others: `simple` at random, `length`, or `jump`.
 
     `simple` has four fifths to learn from, `length` those of at most 22 actions, `jump` those
@@ -69,7 +69,7 @@ def split(name: str, seed: int = 0) -> Split:
     """
     examples = every()
     if name == "simple":
-        order = np.random.default_rng(seed).permutation(len(examples))
+        order = np.random.default_rng(0).permutation(len(examples))
         shuffled = [examples[n] for n in order]
         return Split(shuffled[: len(examples) * 4 // 5], shuffled[len(examples) * 4 // 5 :])
     if name == "length":
@@ -77,7 +77,7 @@ def split(name: str, seed: int = 0) -> Split:
         return Split([e for e in examples if short(e)], [e for e in examples if not short(e)])
     others = [e for e in examples if "jump" not in e.command]
     alone = Example("jump", "JUMP")
-    jumps = [alone] * (len(others) // (FEWEST_JUMPS - 1))
+    jumps = [alone] * (len(others) // (JUMP_EVERY - 1))
     return Split(others + jumps, [e for e in examples if "jump" in e.command and e != alone])
 
 
@@ -101,4 +101,7 @@ def _parsed(line: str, path: Path) -> Example:
         "I_TURN_LEFT": "LTURN",
         "I_TURN_RIGHT": "RTURN",
     }
+    unknown = sorted(set(actions.split()) - set(words))
+    if unknown:
+        raise ValueError(f"{path}: expected actions {', '.join(words)}, got {unknown[0]}")
     return Example(command, " ".join(words[a] for a in actions.split()))

@@ -21,12 +21,10 @@ the best of eight seeds counts to lengths of about 110.
 import functools
 from typing import NamedTuple
 
-import numpy as np
-
 import jaxlstm as jl
 from experiments.long_lags import languages
 from experiments.long_lags.languages import LONGEST, Language
-from experiments.long_lags.results import Found, Options
+from experiments.long_lags.results import Found, Options, spread
 from experiments.long_lags.strings import SHORT, Way, by_length, constant, learn, lengths_of
 
 CELLS = {
@@ -119,18 +117,15 @@ def run(name: str, form: str, options: Options) -> Found:
     score = by_length(language, cell, params, lengths, task.each).mean(1)
     known = by_length(language, cell, params, lengths_of(language, 1, SHORT), task.each).mean(1)
     asked = task.asked and form == "lstm"
+    share = functools.partial(spread, form="{:.1%}")
     return Found(
         title=f"{task.title}: strings of {SHORT + 1} to {LONGEST}",
         source=f"{task.source}; here {way.units} units, rate {way.rate}, {way.updates:,} updates",
         paper=task.known.get(form, ""),
         accept=f"the best seed at least {ENOUGH:.0%}" if asked else "",
-        ours=f"best {score.max():.1%}, {_spread(score)}; up to {SHORT} symbols {_spread(known)}",
+        ours=f"best {score.max():.1%}, {share(score)}; up to {SHORT} symbols {share(known)}",
         floor=f"the most frequent answer: {constant(language, lengths, task.each):.1%}",
         passed=bool(score.max() >= ENOUGH) if asked else None,
         seeds=seeds,
         numbers={"score": score.round(4).tolist(), "known": known.round(4).tolist()},
     )
-
-
-def _spread(shares: np.ndarray) -> str:
-    return f"{100 * shares.mean():.1f} ± {100 * shares.std():.1f} %"

@@ -25,7 +25,7 @@ import optax
 
 import jaxlstm as jl
 from experiments.language_model.corpus import fetch
-from experiments.long_lags.results import Found, Options
+from experiments.long_lags.results import Found, Options, spread
 from experiments.long_lags.supervised import Trained, fit
 from jaxlstm import initializers
 
@@ -171,7 +171,7 @@ def run(name: str, form: str, options: Options) -> Found:
         source=f"Arjovsky et al., Cooijmans et al. 2016, Le et al. 2015; {weights:,} weights",
         paper=PAPER[name].get(form, ""),
         accept=f"at least {ACCEPT[name]:.0%}",
-        ours=f"{right.mean():.2%} ± {right.std():.2%} after {updates:,} updates of {BATCH}",
+        ours=f"{spread(right, '{:.2%}')} after {updates:,} updates of {BATCH}",
         floor=_floor(*both),
         passed=bool(right.mean() >= ACCEPT[name]) if form == "lstm" else None,
         seeds=seeds,

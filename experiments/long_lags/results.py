@@ -44,6 +44,20 @@ def counted(solved: np.ndarray, what: str = "sequences") -> str:
     return f"{words}, {done.mean():,.0f} ± {done.std():,.0f} {what}" if len(done) else words
 
 
+def spread(values: np.ndarray, form: str) -> str:
+    """The mean ± standard deviation over the seeds, as `form` has numbers; of one, itself."""
+    mean = form.format(values.mean())
+    return f"{mean} ± {form.format(values.std())}" if len(values) > 1 else mean
+
+
+def at_least(options: Options, least: int, otherwise: int, what: str) -> int:
+    """The budget that is asked for, or another; a ValueError if nothing would be tested by then."""
+    budget = options.budget or (least if options.quick else otherwise)
+    if budget < least:
+        raise ValueError(f"--budget: expected at least {least:,} {what}, got {budget:,}")
+    return budget
+
+
 def record(
     task: str, form: str, found: Found, seconds: tuple[float, float], command: str
 ) -> dict[str, Any]:
@@ -71,6 +85,8 @@ def _commit() -> str:
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
     except OSError:
         return ""
+    if head.returncode:
+        return ""
     return head.stdout.strip() + ("+" if changed else "")
 
 
@@ -79,6 +95,17 @@ def save(result: dict[str, Any], folder: Path = FOLDER) -> Path:
     path = folder / f"{result['task']}.{result['form']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def read(folder: Path, order: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """What `save` has kept, in the order of tasks and forms; a ValueError if that is nothing."""
+    found = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    if not found:
+        raise ValueError(f"--out: there are no results in {folder}")
+    for name, result in found.items():
+        if (result.get("task"), result.get("form")) not in order:
+            raise ValueError(f"--out: {name} in {folder} is of no task that there is")
+    return sorted(found.values(), key=lambda r: order.index((r["task"], r["form"])))
 
 
 HEAD = """# Long time lags, reproduced

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 import jaxlstm as jl
-from experiments.long_lags.results import Found, Options
+from experiments.long_lags.results import Found, Options, spread
 from experiments.long_lags.supervised import fit
 from jaxlstm import Cell
 
@@ -166,8 +166,7 @@ def run(name: str, form: str, options: Options) -> Found:
         source=f"table 1; one layer of {units} units, {count:,} params",
         paper=f"loss {task.paper[form]:.3g}",
         accept=task.accept,
-        ours=f"loss {mean:.5f} ± {losses.std():.5f}, {seeds} {'seed' if seeds == 1 else 'seeds'}, "
-        f"{done:,} updates",
+        ours=f"loss {spread(losses, '{:.5f}')} after {done:,} updates",
         floor=floor(name, tests),
         passed=bool(task.least <= mean <= task.most) if form == task.asked else None,
         seeds=seeds,

@@ -11,8 +11,12 @@ cosine of period F, and nothing to see.
 Weights change at every step, by the truncated gradient and momentum. A stream ends, and all states
 and traces with it, at the first output that is too far off, or after 100 spikes or periods: so one
 spike is learnt before the second. Every 20,000 steps a network is tested by ten streams of 100,
-with the weights that it had at the end of its longest stream since the last test. They stand still:
-many a network keeps time only for as long as it learns. It has succeeded if it gets through all.
+with the weights that it had at the last spike of its longest stream since the last test. They stand
+still: many a network keeps time only for as long as it learns. It has succeeded if it gets through
+all ten.
+
+Where we differ: rate and momentum, found by GTS with both kinds of networks; the paper's tests are
+after each stream; and its PFG has other waves too, its MSD longer intervals.
 """
 
 from collections.abc import Callable
@@ -25,7 +29,7 @@ import numpy as np
 
 from experiments.long_lags import blocks, online
 from experiments.long_lags.blocks import Net, Params
-from experiments.long_lags.results import Found, Options, counted
+from experiments.long_lags.results import Found, Options, at_least, counted
 
 NET = Net(1, 1, 1, 1, forget_gates=True, squashed=False, gates_feed=False)
 FORMS = {"peepholes": NET._replace(peepholes=True), "none": NET}
@@ -83,7 +87,7 @@ _always = lambda place: jnp.bool(True)
 def msd(interval: int) -> Task:
     longer = lambda place: (place.before > interval).astype(float)
     spike = lambda place: _spike(place).astype(float)
-    floor = "the same answer always: half of the intervals"
+    floor = "the same answer always: half of the intervals, and no stream of 100"
     title = f"MSD: {interval} or {interval + 1} steps between spikes"
     return Task(title, interval, 1, spike, longer, _later_spike, 0.5, floor, first=0)
 
@@ -97,8 +101,7 @@ def gts(interval: int) -> Task:
 
 def pfg(interval: int) -> Task:
     wave = lambda place: 0.5 - 0.5 * jnp.cos(2 * jnp.pi * place.since / interval)
-    steps = int(np.argmax(np.abs(np.cos(2 * np.pi * np.arange(interval) / interval)) > 0.6))
-    floor = f"the mean always: {steps} steps of {interval * LONG:,}"
+    floor = "the mean always: wrong where the cosine is beyond ±0.6, at the first step"
     title = f"PFG: a cosine of period {interval}"
     return Task(title, interval, 0, _nothing, wave, _always, 0.3, floor)
 
@@ -111,7 +114,7 @@ PAPER = {
     "gts": {"peepholes": "learnt", "none": "not learnt"},
     "pfg": {"peepholes": "learnt", "none": "not learnt"},
 }
-ACCEPT = {("gts", "peepholes"): "solved", ("gts", "none"): "by none"}
+ACCEPT = {("gts", "peepholes"): "by one seed at least", ("gts", "none"): "by none"}
 
 
 class State(NamedTuple):
@@ -168,10 +171,11 @@ def learn(task: Task, net: Net, state: State) -> State:
     change = lambda v, g: MOMENTUM * v - RATE * jnp.where(asked, g, 0)
     velocity = jax.tree.map(change, state.velocity, gradient)
     params = jax.tree.map(jnp.add, state.params, velocity)
-    longer = place.spikes > state.longest
+    missed = wrong(task, place, outputs[0])
+    longer = ~missed & (place.spikes > state.longest)
     kept = jax.tree.map(lambda new, old: jnp.where(longer, new, old), params, state.kept)
     longest = jnp.maximum(place.spikes, state.longest)
-    end = wrong(task, place, outputs[0]) | (place.spikes >= LONG)
+    end = missed | (place.spikes >= LONG)
     fresh = online.begin(net), begin_stream(task, of_interval)
     going = memory, advance(task, of_interval, place)
     memory, place = jax.tree.map(lambda new, old: jnp.where(end, new, old), fresh, going)
@@ -192,7 +196,7 @@ def survives(task: Task, net: Net, params: Params, key: jax.Array) -> jax.Array:
 
     key, of_stream = jax.random.split(key)
     first = key, online.begin(net).carry, begin_stream(task, of_stream), jnp.bool(True)
-    going = lambda loop: loop[3] & (loop[2].spikes < LONG)
+    going = lambda loop: loop[3] & (loop[2].spikes <= LONG)
     return jax.lax.while_loop(going, step, first)[3]
 
 
@@ -200,7 +204,7 @@ def run(name: str, form: str, options: Options) -> Found:
     """The networks of all seeds, until each has succeeded or has had its steps."""
     task, net = TASKS[name], FORMS[form]
     seeds = options.seeds or SEEDS
-    budget = options.budget or (EVERY if options.quick else BUDGET)
+    budget = at_least(options, EVERY, BUDGET, "steps")
     state = jax.vmap(partial(begin, task, net))(jax.random.split(jax.random.key(0), seeds))
     some = jax.jit(
         jax.vmap(
@@ -226,7 +230,7 @@ def run(name: str, form: str, options: Options) -> Found:
         accept=ACCEPT.get((name, form), ""),
         ours=counted(solved, "steps"),
         floor=task.floor,
-        passed=_passed(name, form, solved),
+        passed=_passed(name, form, solved) if budget >= BUDGET else None,
         seeds=seeds,
         numbers={"solved": solved.tolist(), "budget": budget},
     )

@@ -36,7 +36,7 @@ def correlations(states: Array, feature: Any, valid: Any = None) -> Array:
       ['0.99', '0.00', '-1.00']
 
     References:
-      Karpathy, Johnson and Fei-Fei 2016, arXiv:1506.02078, section 4.1, for such cells, which they
+      Karpathy, Johnson and Fei-Fei 2016, arXiv:1506.02078, section 4.2, for such cells, which they
       found by eye.
     """
     check_floating(states, "states")

@@ -330,6 +330,42 @@ def test_networks_learn_a_line_until_they_are_told_to_stop():
     np.testing.assert_allclose(trained.params, [[3, 1]] * 3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adding-100", "--seeds", "-3"], "expected a number from 1, got -3"),
+        (["adding-100", "--budget", "0"], "expected a number from 1, got 0"),
+        (["adding-100", "--data", "there"], "--data: adding-100 reads none; those that do are"),
+        (["adding-100", "--form", "gru"], "--form: adding-100 has 1997, modern, got gru"),
+    ],
+)
+def test_what_the_command_line_refuses(words, said, capsys):
+    with pytest.raises(SystemExit):
+        command.main(words)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["continual-reber", "gts"])
+def test_a_budget_that_ends_before_the_first_test_is_refused(task):
+    with pytest.raises(ValueError, match=r"--budget: expected at least [12]0,000 \w+, got 100"):
+        command.main([task, "--budget", "100"])
+
+
+def test_a_page_of_nothing_is_refused_and_the_old_one_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "PAGE", tmp_path / "page.md")
+    with pytest.raises(ValueError, match="--out: there are no results in"):
+        command.main(["page", "--out", str(tmp_path)])
+    (tmp_path / "other.json").write_text('{"task": "other", "form": "1997"}')
+    with pytest.raises(ValueError, match=r"other\.json in .* is of no task"):
+        command.main(["page", "--out", str(tmp_path)])
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_one_seed_has_no_deviation():
+    assert results.spread(np.array([0.5]), "{:.1%}") == "50.0%"
+    assert results.spread(np.array([1.0, 3.0]), "{:.2f}") == "2.00 ± 1.00"
+
+
 def test_the_command_that_is_kept_runs_again_and_names_no_place():
     given = argparse.Namespace(task="order-6a", seeds=3, budget=0, data="/somewhere")
     said = command.command(given, "modern")

@@ -12,8 +12,9 @@ from jaxlstm.diagnostics.plots.drawing import axes_or_new, numbers
 def gradient_norms(norms: Mapping[str, Any], axes: Any = None, *, lags: Any = None) -> Any:
     """Norms of gradients or Jacobian products against the lag, for several networks.
 
-    Of several seeds, or sequences, the median, the middle half and all of them. What is not a
-    number counts as the largest.
+    Of several seeds, or sequences, the median, the middle half and all of them, bounds between two
+    being in their middle. What is not a number counts as the largest; where a line or a band would
+    need it, there is a gap.
 
     Args:
       norms: for each network by its name (T,), or (seeds, T); of a batch, the transpose of what

@@ -157,7 +157,7 @@ def attention_map(
 
 def _check_text(text, length, argument):
     count = length if text is None else len(text)
-    check(count == length, argument, f"{length} characters or words, one a step", count)
+    check(count == length, argument, f"{length} characters or words", count)
 
 
 def _scale(values, bounds, rising):
@@ -166,6 +166,7 @@ def _scale(values, bounds, rising):
         finite = values[np.isfinite(values)]
         most = float(np.abs(finite).max(initial=0)) or 1.0
         bounds = (-most if (finite < 0).any() else 0.0, most)
+    check(np.shape(bounds) == (2,), "bounds", "a lower and a higher number", bounds)
     low, high = bounds
     check(low < high, "bounds", "the lower one before the higher", bounds)
     return dict(cmap="RdBu_r" if low < 0 < high else rising, vmin=low, vmax=high)
