@@ -34,7 +34,7 @@ from experiments.long_lags.results import Found, Options, at_least, counted
 NET = Net(1, 1, 1, 1, forget_gates=True, squashed=False, gates_feed=False)
 FORMS = {"peepholes": NET._replace(peepholes=True), "none": NET}
 RATE, MOMENTUM = 0.03, 0.9
-EVERY, SEEDS, BUDGET, TESTS, LONG = 20_000, 20, 3_000_000, 10, 100
+EVERY, SEEDS, BUDGET, TESTS, LONG = 20_000, 20, 10_000_000, 10, 100
 
 
 class Place(NamedTuple):
