@@ -1,120 +1,60 @@
 """Precise timing: Gers, Schraudolph and Schmidhuber 2002, JMLR 3, with and without peepholes.
 
     python -m experiments.long_lags gts --form peepholes
-    python -m experiments.long_lags gts --form none
+    python -m experiments.long_lags gts --form modern-none
 
-One block with one cell, forget gates, no squashing of the state. Measuring spike delays (MSD): at
-each spike, whether the interval before it was F or F + 1 steps. Generating timed spikes (GTS): a 1
-at every F-th step, a 0 at all others, and nothing to see. Periodic function generation (PFG): a
-cosine of period F, and nothing to see.
+One block with one cell, forget gates, no squashing of the state. In the paper's form the weights
+change at every step, by the truncated gradient and momentum. A stream ends, and all states and
+traces with it, at the first output that is too far off, or after 100 spikes or periods: so one
+spike is learnt before the second. In today's they change after streams of 20 spikes, by Adam and
+the whole gradient of what comes up to the first output that is too far off.
 
-Weights change at every step, by the truncated gradient and momentum. A stream ends, and all states
-and traces with it, at the first output that is too far off, or after 100 spikes or periods: so one
-spike is learnt before the second. Every 20,000 steps a network is tested by ten streams of 100,
-with the weights that it had at the last spike of its longest stream since the last test. They stand
-still: many a network keeps time only for as long as it learns. It has succeeded if it gets through
-all ten.
+A network has succeeded if it gets through ten streams of 100 with weights that stand still: many a
+network keeps time only for as long as it learns. It is tested every 20,000 steps, with the weights
+that it had at the last spike of its longest stream since the last test; or every 500 updates.
 
-Where we differ: rate and momentum, found by GTS with both kinds of networks; the paper's tests are
-after each stream; and its PFG has other waves too, its MSD longer intervals.
+Where we differ: rate and momentum, found by GTS with both kinds of networks; the paper tests after
+each stream; and its PFG has other waves too, its MSD longer intervals.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.long_lags import blocks, online
 from experiments.long_lags.blocks import Net, Params
 from experiments.long_lags.results import Found, Options, at_least, counted
+from experiments.long_lags.spikes import (
+    LONG,
+    Place,
+    Task,
+    advance,
+    begin_stream,
+    gts,
+    msd,
+    pfg,
+    wrong,
+)
+from experiments.long_lags.supervised import fit
+from jaxlstm.gates import sigmoid
 
+SEEDS, TESTS = 20, 10
 NET = Net(1, 1, 1, 1, forget_gates=True, squashed=False, gates_feed=False)
-FORMS = {"peepholes": NET._replace(peepholes=True), "none": NET}
 RATE, MOMENTUM = 0.03, 0.9
-EVERY, SEEDS, BUDGET, TESTS, LONG = 20_000, 20, 10_000_000, 10, 100
-
-
-class Place(NamedTuple):
-    """Where a stream is."""
-
-    since: jax.Array  # steps since the last spike
-    interval: jax.Array  # from the last spike to the next
-    before: jax.Array  # the interval that ended with the last spike; 0 at the first
-    spikes: jax.Array  # so far
-
-
-class Task(NamedTuple):
-    """A task.
-
-    Fields:
-      title: of it.
-      interval: F, steps.
-      more: by how much an interval may be longer, at random.
-      x: place -> the input.
-      target: place -> what is wanted.
-      asked: place -> whether it is.
-      tolerance: how far off an output may be.
-      floor: what a network without memory does.
-      first: the steps since a spike with which a stream begins.
-    """
-
-    title: str
-    interval: int
-    more: int
-    x: Callable[[Place], jax.Array]
-    target: Callable[[Place], jax.Array]
-    asked: Callable[[Place], jax.Array]
-    tolerance: float
-    floor: str
-    first: int = 1
-
-
-def _spike(place: Place) -> jax.Array:
-    return place.since == 0
-
-
-def _later_spike(place: Place) -> jax.Array:
-    return _spike(place) & (place.before > 0)
-
-
-_nothing = lambda place: jnp.zeros(())
-_always = lambda place: jnp.bool(True)
-
-
-def msd(interval: int) -> Task:
-    longer = lambda place: (place.before > interval).astype(float)
-    spike = lambda place: _spike(place).astype(float)
-    floor = "the same answer always: half of the intervals, and no stream of 100"
-    title = f"MSD: {interval} or {interval + 1} steps between spikes"
-    return Task(title, interval, 1, spike, longer, _later_spike, 0.5, floor, first=0)
-
-
-def gts(interval: int) -> Task:
-    spike = lambda place: _spike(place).astype(float)
-    floor = f"0 always: {interval - 1} steps of {interval * LONG:,}"
-    title = f"GTS: a spike every {interval} steps"
-    return Task(title, interval, 0, _nothing, spike, _always, 0.5, floor)
-
-
-def pfg(interval: int) -> Task:
-    wave = lambda place: 0.5 - 0.5 * jnp.cos(2 * jnp.pi * place.since / interval)
-    floor = "the mean always: wrong where the cosine is beyond ±0.6, at the first step"
-    title = f"PFG: a cosine of period {interval}"
-    return Task(title, interval, 0, _nothing, wave, _always, 0.3, floor)
-
-
+ADAM, SPIKES, BATCH = 3e-3, 20, 8  # a rate, spikes of a stream, streams where they differ
 TASKS = {"msd": msd(10), "gts": gts(10), "pfg": pfg(10)}
-
-
 PAPER = {
     "msd": {"peepholes": "learnt", "none": "learnt, of short intervals"},
     "gts": {"peepholes": "learnt", "none": "not learnt"},
     "pfg": {"peepholes": "learnt", "none": "not learnt"},
 }
 ACCEPT = {("gts", "peepholes"): "by one seed at least", ("gts", "none"): "by none"}
+Look = Callable[[int, Any], bool]  # steps or updates so far, params of all seeds: whether to end
 
 
 class State(NamedTuple):
@@ -127,30 +67,6 @@ class State(NamedTuple):
     place: Place
     longest: jax.Array  # the most spikes of a stream since the last test, and the weights then
     kept: Params
-
-
-def begin_stream(task: Task, key: jax.Array) -> Place:
-    zero = jnp.int32(0)
-    return Place(zero + task.first, _interval(task, key), zero, zero)
-
-
-def _interval(task: Task, key: jax.Array) -> jax.Array:
-    return jax.random.randint(key, (), task.interval, task.interval + task.more + 1, jnp.int32)
-
-
-def advance(task: Task, key: jax.Array, place: Place) -> Place:
-    """The next step's place."""
-    since, spike = place.since + 1, place.since + 1 == place.interval
-    return Place(
-        jnp.where(spike, 0, since),
-        jnp.where(spike, _interval(task, key), place.interval),
-        jnp.where(spike, place.interval, place.before),
-        place.spikes + spike,
-    )
-
-
-def wrong(task: Task, place: Place, output: jax.Array) -> jax.Array:
-    return task.asked(place) & ~(jnp.abs(output - task.target(place)) < task.tolerance)
 
 
 def begin(task: Task, net: Net, key: jax.Array) -> State:
@@ -182,6 +98,85 @@ def learn(task: Task, net: Net, state: State) -> State:
     return State(key, params, velocity, memory, place, longest, kept)
 
 
+def of_2002(task: Task, net: Net, seeds: int, budget: int, every: int, look: Look) -> None:
+    """Networks that learn at every step."""
+    state = jax.vmap(partial(begin, task, net))(jax.random.split(jax.random.key(0), seeds))
+    one = lambda s: jax.lax.scan(lambda s, _: (learn(task, net, s), None), s, None, every)[0]
+    some = jax.jit(jax.vmap(one))
+    for seen in range(every, budget + 1, every):
+        state = some(state)
+        if look(seen, state.kept):
+            break
+        state = state._replace(longest=jnp.zeros_like(state.longest))
+
+
+def loss(task: Task, net: Net, params: Params, places: Place) -> jax.Array:
+    """The mean cross-entropy of a stream's outputs, up to the first that is too far off."""
+    xs = jax.vmap(task.x)(places)[:, None]
+    logits = net._replace(logistic=False)
+    a = blocks.outputs(logits, params, xs, jnp.arange(len(xs)), truncated=False)[:, 0]
+    missed = jax.vmap(partial(wrong, task))(places, sigmoid(a))
+    first = missed.cumsum() - missed == 0
+    counts = first & jax.vmap(task.asked)(places)
+    losses = optax.sigmoid_binary_cross_entropy(a, jax.vmap(task.target)(places))
+    return jnp.where(counts, losses, 0).sum() / counts.sum()
+
+
+def modern(task: Task, net: Net, seeds: int, budget: int, every: int, look: Look) -> None:
+    """Networks that learn from whole streams."""
+
+    def stream(key):
+        key, of_stream = jax.random.split(key)
+        keys = jax.random.split(key, SPIKES * task.interval)
+        step = lambda place, key: (advance(task, key, place), place)
+        return jax.lax.scan(step, begin_stream(task, of_stream), keys)[1]
+
+    draw = lambda key: jax.vmap(stream)(jax.random.split(key, BATCH if task.more else 1))
+    of_batch = lambda params, places, key: jax.vmap(partial(loss, task, net, params))(places).mean()
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(ADAM))
+    fit(
+        lambda key: blocks.init(key, net),
+        of_batch,
+        draw,
+        optimizer,
+        seeds=seeds,
+        updates=budget,
+        every=every,
+        look=lambda done, trained, _: look(done, trained.params),
+    )
+
+
+class Form(NamedTuple):
+    """How a network learns.
+
+    Fields:
+      net: the network.
+      train: the learner.
+      what: it counts.
+      every: after how many of them it is tested.
+      budget: how many there are.
+      said: of the settings.
+    """
+
+    net: Net
+    train: Callable[..., None]
+    what: str
+    every: int
+    budget: int
+    said: str
+
+
+PEEPHOLES = NET._replace(peepholes=True)
+PLAIN = Form(NET, of_2002, "steps", 20_000, 10_000_000, f"rate {RATE}, momentum {MOMENTUM}")
+MODERN = Form(NET, modern, "updates", 500, 15_000, f"Adam, rate {ADAM}")
+FORMS = {
+    "peepholes": PLAIN._replace(net=PEEPHOLES),
+    "none": PLAIN,
+    "modern-peepholes": MODERN._replace(net=PEEPHOLES),
+    "modern-none": MODERN,
+}
+
+
 def survives(task: Task, net: Net, params: Params, key: jax.Array) -> jax.Array:
     """Whether a stream of 100 spikes comes to its end without an output that is too far off."""
     cell = blocks.memory_blocks(net)
@@ -202,41 +197,36 @@ def survives(task: Task, net: Net, params: Params, key: jax.Array) -> jax.Array:
 
 def run(name: str, form: str, options: Options) -> Found:
     """The networks of all seeds, until each has succeeded or has had its steps."""
-    task, net = TASKS[name], FORMS[form]
+    task, (net, train, what, every, most, said) = TASKS[name], FORMS[form]
     seeds = options.seeds or SEEDS
-    budget = at_least(options, EVERY, BUDGET, "steps")
-    state = jax.vmap(partial(begin, task, net))(jax.random.split(jax.random.key(0), seeds))
-    some = jax.jit(
-        jax.vmap(
-            lambda s: jax.lax.scan(lambda s, _: (learn(task, net, s), None), s, None, EVERY)[0]
-        )
-    )
+    budget = at_least(options, every, most, what)
     through = jax.vmap(jax.vmap(partial(survives, task, net), (None, 0)), (0, None))
     examine = jax.jit(lambda params, keys: through(params, keys).all(1))
     solved = np.full(seeds, -1)
-    for seen in range(EVERY, budget + 1, EVERY):
-        state = some(state)
-        good = np.asarray(examine(state.kept, jax.random.split(jax.random.key(seen), TESTS)))
-        state = state._replace(longest=jnp.zeros_like(state.longest))
+
+    def look(seen: int, params: Any) -> bool:
+        nonlocal solved
+        good = np.asarray(examine(params, jax.random.split(jax.random.key(seen), TESTS)))
         solved = np.where((solved < 0) & good, seen, solved)
-        if seen % 500_000 == 0:
-            print(f"{seen:,} steps: {(solved >= 0).sum()} of {seeds}", flush=True)
-        if (solved >= 0).all():
-            break
+        if seen % (25 * every) == 0:
+            print(f"{seen:,} {what}: {(solved >= 0).sum()} of {seeds}", flush=True)
+        return bool((solved >= 0).all())
+
+    train(task, net, seeds, budget, every, look)
     return Found(
         title=task.title,
-        source=f"Gers et al. 2002; one cell, rate {RATE}, momentum {MOMENTUM}",
-        paper=PAPER[name][form],
+        source=f"Gers et al. 2002; one cell, {said}",
+        paper=PAPER[name].get(form, ""),
         accept=ACCEPT.get((name, form), ""),
-        ours=counted(solved, "steps"),
+        ours=counted(solved, what),
         floor=task.floor,
-        passed=_passed(name, form, solved) if budget >= BUDGET else None,
+        passed=_passed(name, form, solved) if budget >= most else None,
         seeds=seeds,
         numbers={"solved": solved.tolist(), "budget": budget},
     )
 
 
 def _passed(name: str, form: str, solved: np.ndarray) -> bool | None:
-    if name != "gts":
+    if (name, form) not in ACCEPT:
         return None
     return bool((solved >= 0).any() if form == "peepholes" else (solved < 0).all())

@@ -6,46 +6,46 @@ import numpy as np
 import pytest
 
 from experiments.long_lags import __main__ as command
-from experiments.long_lags import blocks, online, timing
+from experiments.long_lags import blocks, online, spikes, timing
 
 KEY = jax.random.key(0)
 
 
 def walk(task, steps):
-    place, places = timing.begin_stream(task, KEY), []
+    place, places = spikes.begin_stream(task, KEY), []
     for key in jax.random.split(KEY, steps):
         places.append(place)
-        place = timing.advance(task, key, place)
+        place = spikes.advance(task, key, place)
     return places
 
 
 def test_spikes_to_make_come_at_every_tenth_step():
-    task = timing.gts(10)
+    task = spikes.gts(10)
     places = walk(task, 45)
     assert [t + 1 for t, p in enumerate(places) if task.target(p) == 1] == [10, 20, 30, 40]
     assert all(task.asked(p) and task.x(p) == 0 for p in places)
 
 
 def test_intervals_to_measure_are_of_two_lengths_and_asked_for_at_their_end():
-    task = timing.msd(5)
+    task = spikes.msd(5)
     places = walk(task, 300)
-    spikes = [t for t, p in enumerate(places) if task.x(p) == 1]
+    at = [t for t, p in enumerate(places) if task.x(p) == 1]
     asked = {t: float(task.target(p)) for t, p in enumerate(places) if task.asked(p)}
-    between = np.diff(spikes)
-    assert spikes[0] == 0
+    between = np.diff(at)
+    assert at[0] == 0
     assert set(between) == {5, 6}
-    assert asked == dict(zip(spikes[1:], (between == 6).astype(float), strict=True))
+    assert asked == dict(zip(at[1:], (between == 6).astype(float), strict=True))
 
 
 def test_the_function_to_make_is_a_cosine():
-    task = timing.pfg(8)
+    task = spikes.pfg(8)
     found = [float(task.target(p)) for p in walk(task, 20)]
     np.testing.assert_allclose(found, 0.5 - 0.5 * np.cos(np.pi * np.arange(1, 21) / 4), atol=1e-6)
 
 
 def counter(period):
     """Weights that count: s grows by 1 a step, and once it is at `period` its gate forgets it."""
-    net = timing.FORMS["none"]
+    net = timing.NET
     params = jax.tree.map(jnp.zeros_like, blocks.init(KEY, net))
     seen = period - 0.5
     b = jnp.array([20.0, 20.0, 40 * seen, np.log(3)])  # input, output, forget gate, cell
@@ -57,13 +57,13 @@ def counter(period):
 
 @pytest.mark.parametrize(("period", "through"), [(10, True), (9, False), (11, False)])
 def test_a_network_that_counts_to_ten_gets_through(period, through):
-    net, task = timing.FORMS["none"], timing.gts(10)
+    net, task = timing.NET, spikes.gts(10)
     assert timing.survives(task, net, counter(period), KEY) == through
 
 
-@pytest.mark.parametrize("form", timing.FORMS)
+@pytest.mark.parametrize("form", ["peepholes", "none"])
 def test_a_wrong_output_ends_the_stream_and_the_memory_but_no_weights(form):
-    net, task = timing.FORMS[form], timing.gts(10)
+    net, task = timing.FORMS[form].net, spikes.gts(10)
     step = jax.jit(lambda s: timing.learn(task, net, s))
     state, ends, fresh = timing.begin(task, net, KEY), 0, online.begin(net)
     for _ in range(60):
@@ -76,10 +76,29 @@ def test_a_wrong_output_ends_the_stream_and_the_memory_but_no_weights(form):
 
 
 def test_what_is_not_asked_for_teaches_nothing():
-    net, task = timing.FORMS["peepholes"], timing.msd(5)
+    net, task = timing.PEEPHOLES, spikes.msd(5)
     state = timing.begin(task, net, KEY)
     later = timing.learn(task, net, state)  # the first spike ends no interval
     jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
+
+
+def test_the_loss_ends_with_the_first_output_that_is_too_far_off():
+    """A counter that misses the second spike: of all that follows nothing counts."""
+    task, net = spikes.gts(10), timing.NET
+    places = jax.tree.map(lambda *a: jnp.stack(a), *walk(task, 60))
+    of_first = jax.tree.map(lambda a: a[:9], places)  # 0 is asked nine times
+    params = counter(11)  # at the tenth step it says 0
+    whole, first = (timing.loss(task, net, params, p) for p in (places, of_first))
+    logits = 20 * (np.arange(1, 11) - 10.5)
+    expected = np.logaddexp(0, logits)
+    expected[9] = np.logaddexp(0, -logits[9])
+    np.testing.assert_allclose(first, expected[:9].mean(), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(whole, expected.mean(), rtol=1e-3)
+
+
+def test_a_quick_run_of_today_s_form(capsys):
+    command.main(["msd", "--form", "modern-peepholes", "--quick", "--seeds", "2"])
+    assert "of 2 seeds" in capsys.readouterr().out
 
 
 def test_a_quick_run(capsys):
