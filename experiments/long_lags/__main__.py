@@ -40,9 +40,9 @@ READS = (*systematicity.TASKS, *music.TITLES, "jsb-ablations", *pixels.TITLES)
 
 def _count(text: str) -> int:
     """A number from 1; argparse says what is wrong with others."""
-    if not (number := int(text)) > 0:
+    if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
-    return number
+    return int(text)
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,8 @@ the same for every image; the class after the last. One layer of 100 units: an L
 relu that begins with the identity. Adam, the gradient's norm at most 1, batches of 64, a rate that
 rises for 100 updates and falls as a cosine.
 
-What saves epochs (seen in the first 300 updates): input weights of the LSTM from U(-1, 1), as there
+Where we differ: Arjovsky's LSTM has 128 units; optimizer, rates and clipping are ours, and so is
+what saves epochs (seen in the first 300 updates): input weights of the LSTM from U(-1, 1), as there
 is one input; biases that remember up to 100 steps where the pixels are in their order, and a forget
 bias of 1 where they are not.
 """

@@ -335,6 +335,7 @@ def test_networks_learn_a_line_until_they_are_told_to_stop():
     [
         (["adding-100", "--seeds", "-3"], "expected a number from 1, got -3"),
         (["adding-100", "--budget", "0"], "expected a number from 1, got 0"),
+        (["adding-100", "--budget", "1e5"], "expected a number from 1, got 1e5"),
         (["adding-100", "--data", "there"], "--data: adding-100 reads none; those that do are"),
         (["adding-100", "--form", "gru"], "--form: adding-100 has 1997, modern, got gru"),
     ],
