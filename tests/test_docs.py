@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import matrices
 from tests.test_floors import MODULES
 
 ROOT = Path(__file__).parents[1]
@@ -19,10 +20,14 @@ NEEDED = {  # of the examples
     "jaxlstm.interop.onnx": "onnx",
     "jaxlstm.interop.safetensors": "safetensors",
 }
+# Of cells and wrappers with much to compile, and little in their examples that others have not.
+RARER = ("ablations", "convlstm", "gru_d", "hyper_lstm", "janet", "mgu", "mogrifier_lstm")
+RARER += ("phased_lstm", "pyramid", "time_aware_lstm", "zoneout")
+LONG = {name for name in MODULES if name.split(".")[-1] in RARER}
 
 
 @pytest.mark.xdist_group("examples")  # one process, which compiles what they have in common once
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", matrices.few(MODULES, LONG))
 def test_docstring_examples(name, monkeypatch):
     for module in (module for module in NEEDED if name.startswith(module)):
         monkeypatch.setenv("KERAS_BACKEND", "jax")

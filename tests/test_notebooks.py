@@ -6,6 +6,7 @@ import pytest
 from nbclient import NotebookClient
 
 NEEDED = {"pytorch_to_onnx": "torch"}  # beside what the tests install
+TRAIN = {"inside_a_language_model", "vanishing_gradients", "pytorch_to_onnx"}  # by fast code
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -16,7 +17,8 @@ def test_notebook_runs(path, monkeypatch):
         pytest.importorskip(NEEDED[path.stem], reason=f"{NEEDED[path.stem]} is not installed")
     monkeypatch.setenv("PYTHONPATH", str(path.parents[1]), prepend=os.pathsep)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if path.stem in TRAIN:  # for the others what conftest.py asks for is faster in all
+        monkeypatch.delenv("XLA_FLAGS", raising=False)
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()

@@ -25,7 +25,7 @@ SAMPLE = {
     "writers": lambda f: writers.two(f, 1),
     "devices": lambda f: devices.other(f),
     "skew": lambda f: skew.skewed(f, 40),
-    "hostile": lambda f: hostile.hostile(f, 20),
+    "hostile": lambda f: hostile.hostile(f, 10),
     "numbers": lambda f: numbers.wrong(f, 3),
     "samples": lambda f: kills.samples(f, 2),
     "failing-save": lambda f: writers.failing(f, 2),
