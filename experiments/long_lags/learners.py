@@ -9,7 +9,7 @@ import optax
 import jaxlstm as jl
 from experiments.long_lags import blocks, online
 from experiments.long_lags.population import Learner, last_error
-from experiments.long_lags.sequences import Sequence
+from experiments.long_lags.sequences import Sequence, dense
 from jaxlstm.gates import sigmoid
 
 
@@ -40,9 +40,7 @@ def of_1997_online(net: blocks.Net, rate: float) -> Learner:
 
     def learn(params, state, sequences):
         sequence = jax.tree.map(lambda a: a[0], sequences)
-        xs = sequence.xs
-        if jnp.issubdtype(xs.dtype, jnp.integer):
-            xs = jax.nn.one_hot(xs, net.inputs)
+        xs = dense(sequence.xs, net.inputs)
 
         def step(before, s):
             params, memory, _ = before
@@ -75,9 +73,7 @@ def modern(net: blocks.Net, units: int, rate: float, batch: int) -> Learner:
 
     def at_times(params, xs, times):
         rnn, w, b = params
-        if jnp.issubdtype(xs.dtype, jnp.integer):
-            xs = jax.nn.one_hot(xs, inputs)
-        a = jl.scan(cell, rnn, xs)[1][times] @ w + b
+        a = jl.scan(cell, rnn, dense(xs, inputs))[1][times] @ w + b
         return sigmoid(a) if net.logistic else a
 
     def learn(params, state, sequences):

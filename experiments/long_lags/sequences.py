@@ -19,6 +19,11 @@ class Sequence(NamedTuple):
     weights: jax.Array  # (K,) of the errors
 
 
+def dense(xs: jax.Array, count: int) -> jax.Array:
+    """Inputs (T, `count`), of integers (T,) those that are 1 there; others as they are."""
+    return jax.nn.one_hot(xs, count) if jnp.issubdtype(xs.dtype, jnp.integer) else xs
+
+
 def _at_end(xs: jax.Array, time: jax.Array | int, target: jax.Array) -> Sequence:
     target = jnp.atleast_1d(target)[None]
     return Sequence(xs, jnp.atleast_1d(time), target, target, jnp.ones(1))
