@@ -2,8 +2,8 @@
 
 In the paper's form: its network and number of weights, its truncated gradient, plain gradient
 descent after each single sequence, its rate, biases, and criterion of success. And in today's: an
-LSTM of 16 units with forget gates, the whole gradient, Adam, sequences in batches; its task, its
-criterion and its kind of output are the same.
+LSTM of 16 units with forget gates, whose biases remember a whole sequence, the whole gradient,
+Adam, sequences in batches; its task, its criterion and its kind of output are the same.
 """
 
 import jax
@@ -21,7 +21,8 @@ def learner_of(experiment: Experiment, form: str) -> Learner:
     net = experiment.net
     if form == "1997":
         return (of_1997_online if experiment.online else of_1997)(net, experiment.rate)
-    return modern(net, units=16, rate=1e-2, batch=16)
+    longest = jax.eval_shape(experiment.sample, jax.random.key(0)).xs.shape[0]
+    return modern(net, units=16, rate=1e-2, batch=16, longest=longest)
 
 
 def run(name: str, form: str, options: Options) -> Found:

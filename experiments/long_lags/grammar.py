@@ -32,7 +32,10 @@ NEVER = Goal(1, -1.0)  # success is found out by the strings, not by the latest 
 TIMES = jnp.arange(reber.LONGEST - 1)
 
 
-LEARNERS = {"1997": of_1997_online(NET, RATE), "modern": modern(NET, units=12, rate=1e-2, batch=1)}
+LEARNERS = {
+    "1997": of_1997_online(NET, RATE),
+    "modern": modern(NET, units=12, rate=1e-2, batch=1, longest=reber.LONGEST),
+}
 
 
 def all_right(learner: Learner, params: Any, xs: jax.Array, legal: jax.Array) -> jax.Array:

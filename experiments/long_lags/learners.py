@@ -10,6 +10,7 @@ import jaxlstm as jl
 from experiments.long_lags import blocks, online
 from experiments.long_lags.population import Learner, last_error
 from experiments.long_lags.sequences import Sequence, dense
+from jaxlstm import initializers
 from jaxlstm.gates import sigmoid
 
 
@@ -61,15 +62,21 @@ def _descended(params, gradient, rate):
     return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
 
 
-def modern(net: blocks.Net, units: int, rate: float, batch: int) -> Learner:
-    """An LSTM with forget gates, its outputs as the network's; the whole gradient and Adam."""
+def modern(net: blocks.Net, units: int, rate: float, batch: int, longest: int) -> Learner:
+    """An LSTM with forget gates, its outputs as the network's; the whole gradient and Adam.
+
+    Its biases remember up to the `longest` sequence (Tallec and Ollivier 2018): where all forget
+    biases are 1, none of ten networks learns to add 100 steps apart within 512,000 sequences.
+    """
     cell, (inputs, outputs) = jl.lstm(units), net[:2]
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
     def init(key):
-        of_cell, of_output = jax.random.split(key)
+        of_cell, of_bias, of_output = jax.random.split(key, 3)
+        rnn = cell.init(of_cell, jnp.zeros(inputs))
+        rnn = rnn._replace(b=initializers.chrono(of_bias, rnn.b, longest, forget=1, input=0))
         w = jax.random.normal(of_output, (units, outputs)) / units**0.5
-        return cell.init(of_cell, jnp.zeros(inputs)), w, jnp.zeros(outputs)
+        return rnn, w, jnp.zeros(outputs)
 
     def at_times(params, xs, times):
         rnn, w, b = params
