@@ -113,9 +113,9 @@ HEAD = """# Long time lags, reproduced
 What `python -m experiments.long_lags TASK` found, one row for each task and form; written by
 `python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
 "ours" the mean ± standard deviation over seeds. Seconds are those of the clock, with other runs
-beside, and of the CPU. A commit with a + had changes besides. What was tried where something was
-not reached is in [the README of the experiments](../experiments/long_lags/README.md). Run on:
-{machines}.
+beside, and of the CPU; more than half an hour is in bold. All {count} rows took {hours:.1f} hours
+of CPU. A commit with a + had changes besides. What was tried where something was not reached is in
+[the README of the experiments](../experiments/long_lags/README.md). Run on: {machines}.
 
 | task | form | source | paper | asked | ours | | floor | seconds, CPU | command, date, commit |
 |---|---|---|---|---|---|---|---|---|---|
@@ -128,7 +128,8 @@ def page(results: list[dict[str, Any]]) -> str:
     passed = {True: "reached", False: "**not reached**", None: ""}
     rows = []
     for r in results:
-        seconds = f"{r['seconds']:,}, {r['cpu_seconds']:,}"
+        clock = f"**{r['seconds']:,}**" if r["seconds"] > 1800 else f"{r['seconds']:,}"
+        seconds = f"{clock}, {r['cpu_seconds']:,}"
         run = f"`{r['command']}`, {r['date']}, {r['commit']}"
         cells = [
             r["title"],
@@ -140,7 +141,9 @@ def page(results: list[dict[str, Any]]) -> str:
         ours = r["ours"] if "seed" in r["ours"] else f"{r['ours']}; seeds: {r['seeds']}"
         cells += [ours, passed[r["passed"]], r["floor"], seconds, run]
         rows.append("| " + " | ".join(cells) + " |\n")
-    return HEAD.format(machines="; ".join(machines)) + "".join(rows)
+    hours = sum(r["cpu_seconds"] for r in results) / 3600
+    head = HEAD.format(machines="; ".join(machines), count=len(results), hours=hours)
+    return head + "".join(rows)
 
 
 def _machine(result: dict[str, Any]) -> str:

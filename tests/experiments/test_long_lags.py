@@ -297,10 +297,11 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
         seeds=3,
         numbers={"solved": [11, 13]},
     )
-    for task, passed in [("order-6a", False), ("adding-100", True)]:
-        record = results.record(
-            task, "1997", found._replace(passed=passed), (60.2, 1000.0), "run it"
-        )
+    for task, passed, seconds in [
+        ("order-6a", False, (60.2, 1000.0)),
+        ("adding-100", True, (2600.0, 2600.0)),
+    ]:
+        record = results.record(task, "1997", found._replace(passed=passed), seconds, "run it")
         results.save(record, tmp_path)
     assert command.main(["page", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "page.md").read_text()
@@ -310,6 +311,8 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
         "| a task | 1997 | table 1 | 5 sequences | at most 10 | 12 ± 1; seeds: 3 | reached |"
     )
     assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
+    assert "| **2,600**, 2,600 |" in first
+    assert "2 rows took 1.0 hours\nof CPU" in text
 
 
 def test_networks_learn_a_line_until_they_are_told_to_stop():
