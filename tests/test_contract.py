@@ -140,11 +140,11 @@ OTHERS = [law for law in testing.LAWS if law not in PARTS]
 def laws():
     """All laws of a cell in one process, which compiles what they have in common once.
 
-    Not long are all of `CORE`, and of another cell `check_padding` and each fourth of the others.
+    Not long are all of `CORE`, and of another cell `check_padding` and each sixth of the others.
     """
     turns = itertools.count()
     for name in CELLS:
-        held = {testing.check_padding, *OTHERS[next(turns) % 4 :: 4]} if name not in LONG else ()
+        held = {testing.check_padding, *OTHERS[next(turns) % 6 :: 6]} if name not in LONG else ()
         for law in testing.LAWS:
             long = law not in (testing.LAWS if name in CORE else held)
             marks = [pytest.mark.xdist_group(name), *([pytest.mark.long] if long else [])]

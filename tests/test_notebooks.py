@@ -10,7 +10,13 @@ TRAIN = {"inside_a_language_model", "vanishing_gradients", "pytorch_to_onnx"}  #
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def each():
+    """Those that train much are long, `make laws`: what they call has tests of its own."""
+    for path in NOTEBOOKS:
+        yield pytest.param(path, marks=[pytest.mark.long] * (path.stem in TRAIN), id=path.stem)
+
+
+@pytest.mark.parametrize("path", list(each()))
 @pytest.mark.filterwarnings("default")  # the kernel's own machinery; the notebook's cells are not
 def test_notebook_runs(path, monkeypatch):
     if path.stem in NEEDED:
