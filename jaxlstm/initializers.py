@@ -1,5 +1,6 @@
 """Initial weights of gated cells, and others to put in their place: params to params."""
 
+import functools
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxlstm.base import Array
 from jaxlstm.checks import check, describe
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
 def gate_weights(
     key: Array,
     features: int,
@@ -50,6 +52,7 @@ def gate_weights(
     return blocks(key_x, glorot), blocks(key_h, turn)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def orthogonal(key: Array, size: int, dtype: Any = jnp.float32) -> Array:
     """A random orthogonal matrix, uniform over all of them (Haar).
 

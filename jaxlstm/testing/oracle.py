@@ -26,11 +26,12 @@ def draw(cell: Cell, key: Array, x: Any, time: int = 5) -> Case:
     for a in jax.tree.leaves(x):
         batched = len(a.shape) > (0 if isinstance(x, tuple) else 1)
         check(a.dtype == np.float64 and batched, "x", "(B, D) in float64", describe(a))
-    of_start, of_xs, of_run = jax.random.split(key, 3)
-    params, carry = _start(cell, of_start, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), x))
-    leaves, tree = jax.tree.flatten(x)
-    normal = lambda k, a: jax.random.normal(k, (time, *a.shape), a.dtype)
-    xs = jax.tree.unflatten(tree, map(normal, jax.random.split(of_xs, len(leaves)), leaves))
+    of_params, of_carry, of_run = jax.random.split(key, 3)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    first = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), x)
+    params = stirred(rng, jax.jit(cell.init)(of_params, first))
+    carry = stirred(rng, jax.jit(cell.initial_carry)(params, first, of_carry))
+    xs = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=(time, *a.shape))), x)
     chance = np.random.default_rng(0).uniform(size=(2, time, jax.tree.leaves(x)[0].shape[0]))
     mask, resets = chance[0] < 0.8, chance[1] < 0.3
     resets[:1, 0] = True
@@ -64,19 +65,15 @@ def alone(
     return carry, ys
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _start(cell, key, x):
-    of_params, of_carry = jax.random.split(key)
-    params = _stirred(key, cell.init(of_params, x))
-    return params, _stirred(key, cell.initial_carry(params, x, of_carry))
+def stirred(rng, tree):
+    """`tree` with noise on its floating-point leaves, but for what is Persistent.
 
-
-def _stirred(key, tree):
-    """`tree` with noise on its floating-point leaves, but for what is Persistent."""
-    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda a: isinstance(a, Persistent))
-    still = lambda a: isinstance(a, Persistent) or not jnp.issubdtype(a.dtype, jnp.floating)
-    noise = lambda k, a: a if still(a) else a + 0.3 * jax.random.normal(k, a.shape, a.dtype)
-    return structure.unflatten(map(noise, jax.random.split(key, len(leaves)), leaves))
+    NumPy's numbers, for which nothing is compiled.
+    """
+    kept = lambda a: isinstance(a, Persistent)
+    still = lambda a: kept(a) or not jnp.issubdtype(a.dtype, jnp.floating)
+    noisy = lambda a: jnp.asarray(a + 0.3 * rng.normal(size=a.shape), a.dtype)
+    return jax.tree.map(lambda a: a if still(a) else noisy(np.asarray(a)), tree, is_leaf=kept)
 
 
 def _segments(length, mask, resets, reverse):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlstm import ElmanCarry, GRUCarry, LSTMCarry, Persistent
+from jaxlstm import ElmanCarry, GRUCarry, LSTMCarry
+from jaxlstm.testing.oracle import stirred
 
 
 def sigmoid(a):
@@ -65,11 +66,7 @@ def drawn(layer, x, key):
 
 def away_from_zero(key, tree):
     """`tree` with noise on every float that is not Persistent: no bias of zero."""
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    kept = lambda a: isinstance(a, Persistent)
-    still = lambda a: kept(a) or not jnp.issubdtype(a.dtype, jnp.floating)
-    noisy = lambda a: jnp.asarray(np.asarray(a) + 0.3 * rng.normal(size=a.shape), a.dtype)
-    return jax.tree.map(lambda a: a if still(a) else noisy(a), tree, is_leaf=kept)
+    return stirred(np.random.default_rng(np.asarray(jax.random.key_data(key))), tree)
 
 
 def close(actual, expected, tolerance):
