@@ -13,6 +13,7 @@ if version("jaxlib").startswith("0.10"):  # later ones know no such flag
 os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import jax  # noqa: E402  once XLA has its flags
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 2)
@@ -22,6 +23,14 @@ gc.set_threshold(100_000, 50, 100)  # JAX makes many objects that stay, and few 
 MAPS = Path("/proc/self/maps")  # where there is none, there is no limit to run into
 MOST = 50_000  # Linux gives a process 65,530; each compiled program takes a few
 tests = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A file's tests go to one process, which compiles what they have in common once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 def pytest_runtest_teardown():

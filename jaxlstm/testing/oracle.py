@@ -1,6 +1,5 @@
 """What the laws are held against: random cases, and a scan by its definition."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
