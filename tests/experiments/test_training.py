@@ -93,11 +93,8 @@ OPTIONS = {
 }  # fmt: skip
 
 
-LONG = {*OPTIONS} - {"ntasgd"}  # much like it
-NAMES = [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in OPTIONS]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.long  # the plain one is killed in test_language_model.py
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(text, tmp_path, name, capsys):
     whole = run(text, tmp_path / "whole", **OPTIONS[name])
     assert whole.lines[-1]["train_nats"] < whole.lines[0]["train_nats"] or name == "plateau"
