@@ -115,8 +115,9 @@ What `python -m experiments.long_lags TASK` found, one row for each task and for
 "ours" the mean ± standard deviation over seeds. The settings of the source are those of the form
 that the paper has; a modern form has today's, as the README says. Seconds are those of the clock,
 with other runs beside, and of the CPU; more than half an hour is in bold. All {count} rows took
-{hours:.1f} hours of CPU. A commit with a + had changes besides. What was tried where something was
-not reached is in [the README of the experiments](../experiments/long_lags/README.md). Run on:
+{hours:.1f} hours of CPU, two at a time on two cores. A commit with a + had changes besides. What
+was tried where something was not reached is in
+[the README of the experiments](../experiments/long_lags/README.md). Run on:
 {machines}.
 
 | task | form | source | paper | asked | ours | | floor | seconds, CPU | command, date, commit |

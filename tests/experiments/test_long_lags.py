@@ -312,7 +312,7 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
     )
     assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
     assert "| **2,600**, 2,600 |" in first
-    assert "2 rows took\n1.0 hours of CPU" in text
+    assert "2 rows took\n1.0 hours of CPU, two at a time" in text
 
 
 def test_networks_learn_a_line_until_they_are_told_to_stop():
