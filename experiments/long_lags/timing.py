@@ -90,7 +90,7 @@ def learn(task: Task, net: Net, state: State) -> State:
     missed = wrong(task, place, outputs[0])
     longer = ~missed & (place.spikes > state.longest)
     kept = jax.tree.map(lambda new, old: jnp.where(longer, new, old), params, state.kept)
-    longest = jnp.maximum(place.spikes, state.longest)
+    longest = jnp.where(longer, place.spikes, state.longest)
     end = missed | (place.spikes >= LONG)
     fresh = online.begin(net), begin_stream(task, of_interval)
     going = memory, advance(task, of_interval, place)

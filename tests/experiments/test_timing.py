@@ -75,6 +75,19 @@ def test_a_wrong_output_ends_the_stream_and_the_memory_but_no_weights(form):
     assert ends > 3
 
 
+@pytest.mark.parametrize(("bias", "longest"), [(-5.0, 1), (5.0, 2)])
+def test_the_weights_that_are_tested_are_those_at_the_last_spike_that_was_not_missed(bias, longest):
+    task, net = spikes.gts(10), timing.NET
+    state = timing.begin(task, net, KEY)
+    place = state.place._replace(since=jnp.int32(0), spikes=jnp.int32(2))
+    params = state.params._replace(b_y=jnp.array([bias]))
+    state = state._replace(params=params, place=place, longest=jnp.int32(1))
+    later = timing.learn(task, net, state)
+    assert later.longest == longest
+    of = later.params if longest == 2 else state.kept
+    jax.tree.map(np.testing.assert_array_equal, later.kept, of)
+
+
 def test_what_is_not_asked_for_teaches_nothing():
     net, task = timing.PEEPHOLES, spikes.msd(5)
     state = timing.begin(task, net, KEY)
