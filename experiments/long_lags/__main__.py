@@ -71,6 +71,7 @@ def main(arguments: list[str]) -> int:
     if given.data and given.task not in READS:
         parser.error(f"--data: {given.task} reads none; those that do are {', '.join(READS)}")
     options = results.Options(given.quick, given.seeds, given.budget, given.data)
+    code = results.commit()  # whatever is committed while it runs
     for form in [given.form] if given.form else forms:
         began = time.monotonic(), time.process_time()
         found = run(given.task, form, options)
@@ -79,7 +80,8 @@ def main(arguments: list[str]) -> int:
         )
         if not given.quick:
             seconds = time.monotonic() - began[0], time.process_time() - began[1]
-            record = results.record(given.task, form, found, seconds, command(given, form))
+            said = command(given, form)
+            record = results.record(given.task, form, found, seconds, said, code)
             results.save(record, given.out)
     return 0
 

@@ -1,9 +1,12 @@
 """The experiments of Hochreiter and Schmidhuber 1997, Neural Computation 9(8), sections 5.2 to 5.6.
 
+    python -m experiments.long_lags adding-100 --form 1997
+
 In the paper's form: its network and number of weights, its truncated gradient, plain gradient
 descent after each single sequence, its rate, biases, and criterion of success. And in today's: an
 LSTM of 16 units with forget gates, whose biases remember a whole sequence, the whole gradient,
-Adam, sequences in batches; its task, its criterion and its kind of output are the same.
+Adam, sequences in batches; its task, its criterion and its kind of output are the same. What came
+of each: docs/long_lags.md.
 """
 
 import jax
@@ -15,6 +18,8 @@ from experiments.long_lags.results import Found, Options, counted
 from experiments.long_lags.settings import EXPERIMENTS, Experiment
 
 TESTED = 2560  # sequences, as in the paper
+KEY = jax.random.key(1)  # of what is tested
+UNITS, RATE, BATCH = 16, 1e-2, 16  # of today's form
 
 
 def learner_of(experiment: Experiment, form: str) -> Learner:
@@ -22,7 +27,7 @@ def learner_of(experiment: Experiment, form: str) -> Learner:
     if form == "1997":
         return (of_1997_online if experiment.online else of_1997)(net, experiment.rate)
     longest = jax.eval_shape(experiment.sample, jax.random.key(0)).xs.shape[0]
-    return modern(net, units=16, rate=1e-2, batch=16, longest=longest)
+    return modern(net, units=UNITS, rate=RATE, batch=BATCH, longest=longest)
 
 
 def run(name: str, form: str, options: Options) -> Found:
@@ -35,34 +40,42 @@ def run(name: str, form: str, options: Options) -> Found:
     every = min(2_000, budget)
     state = until_solved(learner, experiment.sample, experiment.goal, seeds, budget, every=every)
     solved = np.asarray(state.solved)
-    key = jax.random.key(1)
-    errors = examine(learner, experiment.sample, state.params, TESTED, key)
+    errors = examine(learner, experiment.sample, state.params, TESTED, KEY)
     wrong = (errors > experiment.goal.bound).sum(1)
-    constant = _constant(experiment, key)
     done = solved >= 0
     mean = float(solved[done].mean()) if done.any() else None
     enough = done.mean() >= experiment.least and mean is not None and mean <= experiment.accept
     if experiment.accept_wrong is not None and done.any():
         enough = enough and wrong[done].mean() <= experiment.accept_wrong
     return Found(
-        title=experiment.title,
-        source=experiment.source,
-        paper=_printed(experiment),
-        accept=_accepted(experiment),
+        **said(experiment, form),
         ours=f"{counted(solved)}; {_wrong(wrong[done])}" if done.any() else counted(solved),
-        floor=f"the best constant: {constant} of {TESTED} wrong",
         passed=bool(enough) if form == "1997" else None,
         seeds=seeds,
         numbers={"solved": solved.tolist(), "wrong": wrong.tolist(), "budget": budget},
     )
 
 
-def _constant(experiment: Experiment, key: jax.Array) -> int:
-    """How many sequences are wrong for the mean of the targets as the output, always."""
+def said(experiment: Experiment, form: str) -> dict[str, str]:
+    """What a row says of the experiment before any training."""
+    table = experiment.source.split(",")[0]
+    today = f"{table}; today's: {UNITS} units, Adam at {RATE}, batches of {BATCH}"
+    return {
+        "title": experiment.title,
+        "source": experiment.source if form == "1997" else today,
+        "paper": _printed(experiment),
+        "accept": _accepted(experiment),
+        "floor": f"the best constant: {constant(experiment)} of {TESTED} wrong",
+    }
+
+
+def constant(experiment: Experiment) -> int:
+    """How many sequences are wrong for the best of constant outputs: the mean, or some target."""
     of_all = jax.jit(jax.vmap(lambda key: experiment.sample(key).clean[-1]))
-    targets = np.asarray(of_all(jax.random.split(key, TESTED)))
-    off = np.abs(targets - targets.mean(0)).max(1)
-    return int((off > experiment.goal.bound).sum())
+    targets = np.asarray(of_all(jax.random.split(KEY, TESTED)))
+    values = np.unique(targets, axis=0)
+    tried = [targets.mean(0), *values[:: max(1, len(values) // 500)]]
+    return min(int((np.abs(targets - v).max(1) > experiment.goal.bound).sum()) for v in tried)
 
 
 def _printed(experiment: Experiment) -> str:
@@ -73,7 +86,7 @@ def _printed(experiment: Experiment) -> str:
 def _accepted(experiment: Experiment) -> str:
     most = f"{experiment.least:.0%} of the seeds, mean at most {experiment.accept:,}"
     wrong = experiment.accept_wrong
-    return most + ("" if wrong is None else f", at most {wrong} of {TESTED} wrong")
+    return most + ("" if wrong is None else f", in the mean at most {wrong} of {TESTED} wrong")
 
 
 def _wrong(wrong: np.ndarray) -> str:

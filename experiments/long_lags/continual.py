@@ -5,11 +5,13 @@ lasts until the first wrong prediction, at which the network begins anew with th
 prediction is right if the symbols that may come are the most active outputs. Weights change at
 every symbol, by the truncated gradient carried forwards in time.
 
+    python -m experiments.long_lags continual-reber --form forget
+
 A network is tested by 10 streams, its weights standing still. It is perfect if it predicts 100,000
 symbols of each; good if they are more than 1,000 in the mean. (The paper tests after each stream;
 we after every 10,000 symbols, with the weights there and with those at the end of the longest
 stream since the last test. It trains with 30,000 streams at most, we with as many symbols as are
-given too.)
+given too.) What came of it: docs/long_lags.md.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,8 @@ the LSTM with peepholes, and eight variants of it.
 
 Where we differ: Adam, in place of RMSProp and of momentum; for the tunes noise of 0.03, and a rate
 that falls as a cosine; a network of 200 units beside them; and in the ablations all variants have
-the same number of units and settings, where the paper has 200 random ones of each.
+the same number of units and settings, where the paper has 200 random ones of each. What came of it:
+docs/long_lags.md.
 """
 
 from typing import Any, NamedTuple
@@ -60,6 +61,11 @@ class Learning(NamedTuple):
     noise: float  # deviation, on every weight
     updates: int  # at most
     falls: bool  # whether the rate falls as a cosine over them
+
+
+def said(learning: Learning) -> str:
+    rate = "a rate that falls" if learning.falls else "a rate that stays"
+    return f"ours noise of {learning.noise}, {rate}"
 
 
 LEARNING = {"jsb": Learning(0.075, 3_000, False), "nottingham": Learning(0.03, 2_000, True)}
@@ -153,7 +159,8 @@ def run(name: str, form: str, options: Options) -> Found:
     found = train(NETS[form], music, learning._replace(updates=budget), seeds)
     return Found(
         title=f"{TITLES[name]}, nats a frame",
-        source=f"Chung et al. 2014, table 2; {NETS[form].units} units, {found.weights:,} weights",
+        source=f"Chung et al. 2014, table 2; {NETS[form].units} units, {found.weights:,} weights; "
+        f"{said(learning)}",
         paper=PAPER[name].get(form, "none of this size"),
         accept=f"at most {ACCEPT[name]}",
         ours=f"{spread(found.test, '{:.3f}')} after at most {found.updates:,} updates",

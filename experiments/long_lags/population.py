@@ -89,7 +89,7 @@ def train(
         success = (latest > goal.bound).sum() <= goal.wrong
         if goal.mean is not None:
             success &= (latest**goal.power).mean() < goal.mean
-        when = seen - (goal.count if goal.begin else 0)
+        when = seen - (goal.count - 1 if goal.begin else 0)
         new = State(key, params, optimizer, seen, latest, jnp.where(success, when, -1))
         done = state.solved >= 0
         return jax.tree.map(lambda old, new: jnp.where(done, old, new), state, new), None

@@ -59,9 +59,12 @@ def at_least(options: Options, least: int, otherwise: int, what: str) -> int:
 
 
 def record(
-    task: str, form: str, found: Found, seconds: tuple[float, float], command: str
+    task: str, form: str, found: Found, seconds: tuple[float, float], command: str, code: str
 ) -> dict[str, Any]:
-    """Everything that there is to say of a run, as JSON; `seconds` are those of wall and CPU."""
+    """Everything that there is to say of a run, as JSON.
+
+    `seconds` are those of wall and CPU, `code` the commit that ran.
+    """
     return {
         "task": task,
         "form": form,
@@ -70,13 +73,14 @@ def record(
         "cpu_seconds": round(seconds[1]),
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": code,
         "device": f"{platform.machine()}, {jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is checked out, with a + if there are changes besides; "" without any."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run(
@@ -112,11 +116,10 @@ HEAD = """# Long time lags, reproduced
 
 What `python -m experiments.long_lags TASK` found, one row for each task and form; written by
 `python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
-"ours" the mean ± standard deviation over seeds. The settings of the source are those of the form
-that the paper has; a modern form has today's, as the README says. Seconds are those of the clock,
-with other runs beside, and of the CPU; more than half an hour is in bold. All {count} rows took
-{hours:.1f} hours of CPU, two at a time on two cores. A commit with a + had changes besides. What
-was tried where something was not reached is in
+"ours" the mean ± standard deviation over seeds. Seconds are those of
+the clock, with other runs beside, and of the CPU; more than half an hour is in bold. All {count}
+rows took {hours:.1f} hours of CPU, most of them one row a core on two cores. A commit with a + had
+changes besides. What was tried where something was not reached is in
 [the README of the experiments](../experiments/long_lags/README.md). Run on:
 {machines}.
 

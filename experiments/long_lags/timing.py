@@ -14,7 +14,8 @@ network keeps time only for as long as it learns. It is tested every 20,000 step
 that it had at the last spike of its longest stream since the last test; or every 500 updates.
 
 Where we differ: rate and momentum, found by GTS with both kinds of networks; the paper tests after
-each stream; and its PFG has other waves too, its MSD longer intervals.
+each stream; and its PFG has other waves too, its MSD longer intervals. What came of it:
+docs/long_lags.md.
 """
 
 from collections.abc import Callable

@@ -253,7 +253,7 @@ def learner():
     return population.Learner(lambda key: jnp.zeros(()), None, lambda params: (), learn)
 
 
-@pytest.mark.parametrize(("begin", "when"), [(False, 8), (True, 3)])
+@pytest.mark.parametrize(("begin", "when"), [(False, 8), (True, 4)])
 def test_success_is_when_the_latest_are_right_and_ends_the_learning(begin, when):
     goal = population.Goal(5, 0.1, begin=begin)
     off = jnp.array([1.0, 1.0, 1.0, *[0.0] * 20])
@@ -301,7 +301,9 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
         ("order-6a", False, (60.2, 1000.0)),
         ("adding-100", True, (2600.0, 2600.0)),
     ]:
-        record = results.record(task, "1997", found._replace(passed=passed), seconds, "run it")
+        record = results.record(
+            task, "1997", found._replace(passed=passed), seconds, "run it", "1a2b3c4"
+        )
         results.save(record, tmp_path)
     assert command.main(["page", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "page.md").read_text()
@@ -312,7 +314,19 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
     )
     assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
     assert "| **2,600**, 2,600 |" in first
-    assert "2 rows took\n1.0 hours of CPU, two at a time" in text
+    assert "All 2\nrows took 1.0 hours of CPU" in text
+
+
+def test_the_page_in_docs_is_what_the_kept_results_give():
+    order = [(task, form) for task, (_, forms) in command.TASKS.items() for form in forms]
+    kept = results.read(results.FOLDER, order)
+    assert results.PAGE.read_text("utf-8") == results.page(kept)
+
+
+@pytest.mark.parametrize(("name", "right"), [("order-6a", 1 / 4), ("lag-2c-100", 1 / 2)])
+def test_the_floor_is_what_the_best_constant_has_wrong(name, right):
+    wrong = classic.constant(classic.EXPERIMENTS[name]) / classic.TESTED
+    assert wrong == pytest.approx(1 - right, abs=0.03)
 
 
 def test_networks_learn_a_line_until_they_are_told_to_stop():

@@ -131,6 +131,6 @@ def test_a_few_commands_are_learned_and_the_run_says_what_it_found(monkeypatch, 
     arguments = ["scan-simple", "--form", "gru", "--quick", "--budget", "1200"]
     assert command.main(arguments) == 0  # of each hundred a quick run takes one: all 13
     said = capsys.readouterr().out
-    assert "100.00 % right of 13; 100.0 % of those learned from" in said
+    assert "100.00 % right of 13; 100.0 % of a tenth of those learned from" in said
     assert "paper: 99.8 % right" in said
     assert "floor: the actions of the most similar command seen: 100.00 %" in said
