@@ -65,6 +65,8 @@ def test_operations_are_those_of_the_matrix_products():
     assert count("lstm") == lstm
     assert count("lstm", GRADIENT) == 3 * lstm
     assert count("gru") == lstm * 3 // 4
+    assert count("elman") == lstm // 4
+    assert count("convlstm") == lstm * 16**2 * 3**2
     assert count("bidirectional") == 2 * lstm
     assert count("layers") == lstm + 2 * (2 * batch * time * 4 * hidden * 2 * hidden)
     long = Case("lengths", (50, 300, 5, 7), FORWARD)

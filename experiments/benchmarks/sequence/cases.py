@@ -16,6 +16,7 @@ SHAPES = [  # B, T, D, H
 ]
 FORWARD, GRADIENT, COMPILE = "forward", "forward + gradient", "compile"
 LAYERS = 3
+SIDE, KERNEL = 16, 3  # pixels of an image, and of what a convolution sees, each way
 
 
 class Row(NamedTuple):
@@ -29,6 +30,9 @@ ROWS = {
     "lstm": Row("LSTM", SHAPES),
     "step": Row("one step of an LSTM, from a carry", SHAPES[-1:], (FORWARD,)),
     "gru": Row("GRU, its reset after the product", [SHAPES[0], SHAPES[4]]),
+    "elman": Row("plain tanh network", [SHAPES[0], SHAPES[4]]),
+    "janet": Row("JANET, the MGU without a reset gate", [SHAPES[0], SHAPES[4]]),
+    "convlstm": Row(f"convolutional LSTM of {SIDE} x {SIDE} images", [(8, 20, 16, 32)]),
     "peephole": Row("LSTM with peepholes", SHAPES[:1]),
     "layer_norm": Row("LSTM with layer normalisation", SHAPES[:1]),
     "lengths": Row("LSTM, a third of the steps valid", [SHAPES[0], SHAPES[5]]),
@@ -39,6 +43,7 @@ ROWS = {
         "LSTM, the time to compile", [(16, 128, 64, 128), (16, 2048, 64, 128)], (COMPILE,)
     ),
 }
+GATES = {"gru": 3, "elman": 1, "janet": 2}  # of cells that have not four
 QUICK = {"lstm": [(8, 32, 16, 32), (20, 35, 64, 64)]}
 
 
@@ -105,8 +110,12 @@ def layer_of(case: Case, around: Callable[[Any], Any] = lambda cell: cell) -> An
     hidden = case.shape[3]
     if case.row == "bidirectional":
         return jl.bidirectional(around(jl.lstm(hidden)), around(jl.lstm(hidden)))
-    if case.row == "gru":
-        return around(jl.gru(hidden))
+    if case.row == "janet":
+        return around(jl.janet(hidden, beta=0.0))  # as Flax's MGUCell has it
+    if case.row in GATES:
+        return around(getattr(jl, case.row)(hidden))
+    if case.row == "convlstm":
+        return around(jl.convlstm(hidden, (KERNEL, KERNEL)))
     if case.row == "layers":
         return around(jl.stack(*[jl.lstm(hidden)] * LAYERS))
     options = {case.row: True} if case.row in ("peephole", "layer_norm") else {}
@@ -120,7 +129,7 @@ def inputs(case: Case) -> Given:
     batch, time, features, _ = case.shape
     layer, draw = layer_of(case), np.random.default_rng(0)
     normal = lambda *shape: draw.standard_normal(shape, np.float32)
-    xs = normal(time, batch, features)
+    xs = normal(time, batch, *space(case), features)
     params = layer.init(jax.random.key(1), xs[0])
     params = jax.tree.map(lambda a: a + 0.1 * normal(*a.shape) / len(a) ** 0.5, params)
     lengths = carry = None
@@ -132,6 +141,11 @@ def inputs(case: Case) -> Given:
     return Given(layer, params, xs, lengths, carry)
 
 
+def space(case: Case) -> tuple[int, ...]:
+    """The axes of an input before its features."""
+    return (SIDE, SIDE) if case.row == "convlstm" else ()
+
+
 def lengths_of(case: Case) -> np.ndarray:
     """T u², u uniform: a third of T in the mean, and nearly T at most."""
     batch, time, _, _ = case.shape
@@ -139,15 +153,17 @@ def lengths_of(case: Case) -> np.ndarray:
 
 
 def operations(case: Case) -> int | None:
-    """Multiplications and additions of the matrix products; None if none are timed.
+    """Multiplications and additions of the products; None if none are timed.
 
-    2 G H (D + H) for each valid step forward, G gates, and three times that with the gradient.
+    2 G H (D + H) for each valid step forward, G gates, and three times that with the gradient; of
+    a convolution as many at each pixel for each one that it sees.
     """
     if case.what == COMPILE:
         return None
     batch, time, features, hidden = case.shape
     steps = int(lengths_of(case).sum()) if case.row == "lengths" else batch * time
-    gates = 3 if case.row == "gru" else 4
+    steps *= (SIDE * KERNEL) ** 2 if case.row == "convlstm" else 1
+    gates = GATES.get(case.row, 4)
     rows = features + hidden
     rows += 2 * hidden * (LAYERS - 1) if case.row == "layers" else 0
     rows *= 2 if case.row == "bidirectional" else 1

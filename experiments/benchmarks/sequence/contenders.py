@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Any, NamedTuple
 
-from experiments.benchmarks.sequence.cases import Case, layer_of
+from experiments.benchmarks.sequence.cases import Case, layer_of, space
 
 
 class Peer(NamedTuple):
@@ -12,12 +12,12 @@ class Peer(NamedTuple):
     rows: tuple[str, ...]
 
 
-SEQUENCES = ("lstm", "compile")
+SEQUENCES, CELLS = ("lstm", "compile"), ("gru", "elman", "janet", "convlstm")
 PEERS = {
     "linen": Peer(
         "Flax Linen",
         "flax",
-        (*SEQUENCES, "step", "gru", "lengths", "bidirectional", "layers", "memory"),
+        (*SEQUENCES, "step", *CELLS, "lengths", "bidirectional", "layers", "memory"),
     ),
     "nnx": Peer("Flax NNX", "flax", (*SEQUENCES, "step")),
     "haiku": Peer("Haiku", "haiku", (*SEQUENCES, "step")),
@@ -46,8 +46,8 @@ def explained(case: Case) -> dict[str, str | None]:
     import jaxlstm as jl
 
     batch, time, features, hidden = case.shape
-    cell = layer_of(case) if case.row in ("gru", "peephole", "layer_norm") else jl.lstm(hidden)
-    xs = jax.ShapeDtypeStruct((time, batch, features), jnp.float32)
+    cell = jl.lstm(hidden) if case.row in ("bidirectional", "layers") else layer_of(case)
+    xs = jax.ShapeDtypeStruct((time, batch, *space(case), features), jnp.float32)
     params = jax.eval_shape(cell.init, jax.random.key(0), xs)
     return jl.explain(cell, params, xs)
 
