@@ -10,11 +10,10 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxlstm.base import Array, Parts, cell
+from jaxlstm.base import Array, Parts, cell, vary_alike
 from jaxlstm.checks import check, check_features, check_floating, check_shape, check_size, describe
 from jaxlstm.gated import state_dtypes
 from jaxlstm.gates import activate, gates, named, sigmoid, tanh
-from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import accumulator, cast
 
@@ -129,7 +128,7 @@ def convlstm_step(
       Shi et al. 2015, Convolutional LSTM network: a machine learning approach for
       precipitation nowcasting, arXiv:1506.04214, eq. 3.
     """
-    return _unroll.step(params, carry, x)
+    return _recur(params, carry, _inputs(params, x))
 
 
 def _check_kernel(kernel):
@@ -200,6 +199,7 @@ def _by_places(x, w):
 
     places = np.stack([at.ravel() for at in np.indices(kernel)], 1)
     total = jnp.zeros((x.size // features, outputs), accumulator(x.dtype))
+    total, *_ = vary_alike((total, padded, w))
     total, _ = lax.scan(add, total, (places, w.reshape(-1, features, outputs)))
     return total.reshape(*x.shape[:-1], outputs)
 
@@ -234,9 +234,6 @@ def _recur(params, carry, z):
         (o,) = named(o=sigmoid(a_o + p_o * c))
     carry = cast(ConvLSTMCarry(c, o * tanh(c)), carry)
     return carry, carry.h
-
-
-_unroll = HoistedUnroll(_inputs, _recur)
 
 
 @cell
@@ -280,4 +277,5 @@ def convlstm(channels: int, kernel: tuple[int, ...], *, peephole: bool = False) 
         zeros = lambda dtype: jnp.zeros((*x.shape[:-1], channels), dtype)
         return ConvLSTMCarry(zeros(wide), zeros(dtype))
 
-    return init, initial_carry, convlstm_step, _unroll
+    # Convolutions of all inputs at once take memory, and twice the time of step by step.
+    return init, initial_carry, convlstm_step

@@ -7,11 +7,13 @@ import jaxlstm as jl
 from tests import matrices, papers
 
 KEY = jax.random.key(0)
+CONVOLUTIONAL = jl.convlstm(4, (3,))
 CELLS = [
     jl.lstm(4, peephole=True),
     jl.gru_reset_before(4),
     jl.stack(jl.lstm(4), jl.gru(3)),
     jl.variational_dropout(jl.lstm(4), 0.5),
+    CONVOLUTIONAL,
 ]
 
 
@@ -22,7 +24,8 @@ def two_devices():
 
 
 def problem(cell, batch=(4,), time=6):
-    xs = papers.normal(time, *batch, 3)
+    space = (5,) if cell is CONVOLUTIONAL else ()
+    xs = papers.normal(time, *batch, *space, 3)
     return papers.drawn(cell, xs[0], KEY), jnp.asarray(xs)
 
 
