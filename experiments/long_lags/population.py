@@ -13,7 +13,6 @@ from jax import random
 
 from experiments.long_lags.sequences import Sequence
 
-
 AT_ONCE = 128  # sequences that networks are examined by: 2,560 of 1,120 steps would be 33 GB
 
 
