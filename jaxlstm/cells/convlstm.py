@@ -173,7 +173,7 @@ def _convolution_jvp(primals, tangents):
     """Along w, the sum of products, one for each place of the kernel, of which x alone is kept.
 
     Their transpose is the weights' gradient. XLA's own, a convolution with the image for its
-    kernel, takes ten times as long in a loop on the CPU.
+    kernel, takes several times as long in a loop on the CPU.
     """
     (x, w), (d_x, d_w) = primals, tangents
     along = [] if isinstance(d_x, SymbolicZero) else [_convolution(d_x, w)]
