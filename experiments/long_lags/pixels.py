@@ -164,6 +164,7 @@ def run(name: str, form: str, options: Options) -> Found:
         every=min(EVERY, updates),
         look=look,
         data=(train,),
+        in_turn=True,
     )
     right = np.asarray(examine(trained.params, test))
     weights = sum(a[0].size for a in jax.tree.leaves(trained.params))

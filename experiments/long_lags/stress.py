@@ -159,6 +159,7 @@ def run(name: str, form: str, options: Options) -> Found:
         updates=updates,
         every=EVERY,
         look=look,
+        in_turn=True,
     )
     tests = list(map(jax.jit(task.draw), jax.random.split(jax.random.key(1), TESTED)))
     of_one = jax.jit(jax.vmap(lambda params, batch: loss(cell, task, params, batch), (0, None)))

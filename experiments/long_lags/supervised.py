@@ -1,4 +1,4 @@
-"""Networks trained in batches by any Optax optimizer, several seeds side by side in one program."""
+"""Networks trained in batches by any Optax optimizer, several seeds in one program."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ def fit(
     every: int,
     look: Callable[[int, Trained, jax.Array], bool | None],
     data: tuple[Any, ...] = (),
+    in_turn: bool = False,
 ) -> Trained:
     """Trains a network from each seed.
 
@@ -41,6 +42,8 @@ def fit(
         whether that is enough.
       data: what batches are drawn from, the same for all networks: large arrays belong here, as
         XLA takes those that `draw` closes over for constants, and is long about it.
+      in_turn: trains one network after another, not all side by side. That is faster for wide
+        ones, as a product of matrices is slow in a batch of them.
 
     Returns:
       The networks as they were last.
@@ -62,7 +65,11 @@ def fit(
         trained, losses = jax.lax.scan(lambda t, _: one(t, data), trained, None, count)
         return trained, losses.mean()
 
-    run = jax.jit(jax.vmap(some, (0, None, None)), static_argnums=2, donate_argnums=0)
+    def all_of_them(trained, data, count):
+        each = lambda trained: some(trained, data, count)
+        return jax.lax.map(each, trained) if in_turn else jax.vmap(each)(trained)
+
+    run = jax.jit(all_of_them, static_argnums=2, donate_argnums=0)
     trained = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), seeds))
     done = 0
     while done < updates:

@@ -329,7 +329,8 @@ def test_the_floor_is_what_the_best_constant_has_wrong(name, right):
     assert wrong == pytest.approx(1 - right, abs=0.03)
 
 
-def test_networks_learn_a_line_until_they_are_told_to_stop():
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_networks_learn_a_line_until_they_are_told_to_stop(in_turn):
     looks = []
 
     def look(done, trained, losses):
@@ -339,7 +340,7 @@ def test_networks_learn_a_line_until_they_are_told_to_stop():
     draw = lambda key: (x := jax.random.normal(key, (8,)), 3 * x + 1)
     loss = lambda p, batch, key: jnp.square(p[0] * batch[0] + p[1] - batch[1]).mean()
     init = lambda key: jax.random.normal(key, (2,))
-    options = {"seeds": 3, "updates": 100, "every": 20, "look": look}
+    options = {"seeds": 3, "updates": 100, "every": 20, "look": look, "in_turn": in_turn}
     trained = supervised.fit(init, loss, draw, optax.sgd(0.2), **options)
     assert [done for done, _ in looks] == [20, 40, 60]
     assert all(losses.shape == (3,) for _, losses in looks)
