@@ -47,6 +47,11 @@ def gates(a: Array) -> list[Array]:
     return [lax.squeeze(gate, (axis,)) for gate in lax.split(a, (1,) * a.shape[axis], axis)]
 
 
+def sums(z: Array, u: Array) -> list[Array]:
+    """The gates of z + u, both (..., G, H), for updates that do not squash them all in one pass."""
+    return [a + b for a, b in zip(gates(z), gates(u), strict=True)]
+
+
 def named(**values: Array) -> list[Array]:
     """The values as they are, each under its name for `jaxlstm.diagnostics` to find in a step.
 

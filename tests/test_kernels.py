@@ -5,9 +5,9 @@ import pytest
 from jax import lax
 
 import jaxlstm as jl
-from jaxlstm import kernels
+from jaxlstm import gates, kernels
 from jaxlstm.blocks import in_blocks
-from jaxlstm.kernels import blocked, residual
+from jaxlstm.kernels import blocked, reading, residual
 from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
 from tests import matrices, papers
 
@@ -118,6 +118,7 @@ def check_blocks(name, time, features):
         (jl.lstm(2, peephole=True, cell_clip=1.0), 1),
         (jl.lstm(2, projection=1), 1),
         (jl.elman(2), 1),
+        (jl.janet(2), 1),
         (jl.gru(2), 2),
         (jl.lstm(2, layer_norm=True), 2),
     ],
@@ -125,6 +126,27 @@ def check_blocks(name, time, features):
 )
 def test_the_sum_alone_is_kept_where_nothing_else_counts(cell, parts):
     assert kept_by(cell, 5, 3).shape[:3] == (5, 3, parts)
+
+
+@pytest.mark.parametrize(
+    ("update", "sum_alone", "by_gates"),
+    [
+        (lambda theta, h, z, u: gates.sums(z, u)[0] * gates.sums(z, u)[1], True, True),
+        (lambda theta, h, z, u: gates.gates(z + u)[0], True, False),
+        (lambda theta, h, z, u: gates.sums(z, u)[1] + (z + u)[:, 0], True, False),
+        (lambda theta, h, z, u: gates.sums(z, z)[0] + gates.gates(u)[0], False, True),
+        (lambda theta, h, z, u: gates.gates(z)[0] + gates.gates(u)[1], False, True),
+        (lambda theta, h, z, u: jnp.add(*lax.split(z, (1, 1), 2)) + u[..., :1], False, False),
+        (lambda theta, h, z, u: lax.split(z, (2,), 1)[0] + lax.split(u, (2,), 2)[0], False, False),
+        (lambda theta, h, z, u: z[:, 0] + u[:, 0], False, False),
+        (lambda theta, h, z, u: z, False, False),
+    ],
+)
+def test_what_an_update_does_with_its_two_products(update, sum_alone, by_gates):
+    w = jnp.ones((2, 2, 2))
+    inputs = Inputs(Weights(w, w, w[0]), jnp.ones((1, 2, 2)), 0.0, None, None, None)
+    assert reading.only_the_sum(update, inputs) is sum_alone
+    assert reading.gate_by_gate(update, inputs) is by_gates
 
 
 def kept_by(cell, time, batch, features=3):

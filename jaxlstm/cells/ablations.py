@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check, check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import gates, named, sigmoid, tanh
+from jaxlstm.gates import named, sigmoid, sums, tanh
 from jaxlstm.initializers import gate_weights, orthogonal
 
 # The gates that have weights, in the order i, f, g, o.
@@ -105,7 +105,7 @@ def lstm_ablation_update(
     In "fgr" the products with the gates before are a part of it too.
     """
     (peephole, w_gates), c = theta, carry.c
-    a = dict(zip(GATES[name], gates(z + u), strict=True))
+    a = dict(zip(GATES[name], sums(z, u), strict=True))
     if w_gates is not None:
         of_gates = jnp.einsum("...kh,khjo->...jo", carry.gates, w_gates)
         a |= {gate: a[gate] + of_gates[..., n, :] for n, gate in enumerate("ifo")}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_floating, check_size
 from jaxlstm.gated import GatedUnroll, Weights, gated_step, state_dtypes
-from jaxlstm.gates import gates, named, sigmoid, tanh
+from jaxlstm.gates import named, sigmoid, sums, tanh
 from jaxlstm.initializers import gate_weights
 
 
@@ -61,7 +61,7 @@ def init_janet(
 
 def janet_update(theta: tuple, carry: JANETCarry, z: Array, u: Array, *, beta: float) -> JANETCarry:
     """The elementwise part of `janet_step`, of z = x W + b and u = h U, both (*B, 2, H)."""
-    s, g = gates(z + u)
+    s, g = sums(z, u)
     (f,) = named(f=sigmoid(s))
     kept = f * carry.h
     i, g = named(i=1 - sigmoid(s - beta), g=tanh(g))

@@ -19,6 +19,7 @@ from jaxlstm.base import is_symbolic, restart, select, vary_alike
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import residual
 from jaxlstm.kernels.ragged import in_ragged_blocks
+from jaxlstm.kernels.reading import gate_by_gate
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -70,22 +71,24 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     """The last carry, and h after every step, or with `keep` a `Kept`."""
     weights, x, carry, initial, valid, resets = inputs
     emitted = residual.emitter(update, inputs) if keep else None
+    apart = not any(map(is_symbolic, x.shape)) and gate_by_gate(update, inputs)
 
     def block(state, _, s, of_rows):
         x, valid, resets = s
         first = of_rows(initial)
 
         def step(carry, s):
-            z, valid, reset = s
+            now, valid, reset = s
             carry = restart(reset, first, carry)
             u = project(carry.h, weights.w_h)
-            z = z + weights.b  # here, where XLA makes one loop of it and the gates
+            z = with_bias(now)  # here, where XLA makes one loop of it and the gates
             carry = advance(update, weights, carry, z, u, valid)
             return carry, (emit(carry, keep), emitted(z, u) if emitted else None)
 
-        z = project(x, weights.w_x)
+        zs = project(x, weights.w_x)
+        times, with_bias = by_gates(zs, weights.b) if apart else (zs, lambda z: z + weights.b)
         unroll = 1 if is_symbolic(x.shape[0]) else UNROLL  # which lax.scan has not for symbols
-        carry, ys = lax.scan(step, state[0], (z, valid, resets), unroll=unroll)
+        carry, ys = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
         return (carry, None), ys
 
     length = block_length(x.shape[0], x.shape[1], ROWS)
@@ -94,6 +97,17 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     if not keep:
         return last, ys
     return last, Kept(ys, residual.nothing(inputs) if kept is None else kept)
+
+
+def by_gates(zs: Array, b: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """The times of zs (T, B, G, H), and a function of one that gives z + b (B, G, H).
+
+    For updates that split z at once. Two slices of one slice at a moving place make of the gates a
+    loop that is not vectorised (JAX 0.10 and 0.12): one of G slices each does.
+    """
+    slices = lambda t, n: lax.dynamic_slice(zs, (t, 0, n, 0), (1, zs.shape[1], 1, zs.shape[3]))
+    gate = lambda t, n: lax.squeeze(slices(t, n), (0, 2)) + b[n]
+    return jnp.arange(len(zs)), lambda t: jnp.stack([gate(t, n) for n in range(len(b))], -2)
 
 
 def edge(inputs: Inputs, carries: Any, start: Any) -> Any:

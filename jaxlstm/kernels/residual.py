@@ -5,15 +5,14 @@ new to the process: to get its pages takes longer than the products, unless ther
 or these are large.
 """
 
-import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxlstm.base import is_symbolic
-from jaxlstm.kernels.recurrence import Inputs, Kept, Update, accumulator
+from jaxlstm.kernels.reading import dtype_of_gates, only_the_sum
+from jaxlstm.kernels.recurrence import Inputs, Kept, Update
 
 LEAF = 0  # an array: (T, B, 1, *G, H) of z + u, (T, B, 2, *G, H) of z and u, (0, B, 1, *G, H)
 FEW = 8 * 2**20  # bytes that are always kept
@@ -26,8 +25,8 @@ def emitter(update: Update, inputs: Inputs) -> Callable[[Array, Array], Array] |
     weights, x, *_ = inputs
     if any(map(is_symbolic, x.shape)):
         return None
-    size = _dtype(inputs).itemsize * weights.b.size
-    alone = reads_the_sum(update, inputs)
+    size = dtype_of_gates(inputs).itemsize * weights.b.size
+    alone = only_the_sum(update, inputs)
     size *= x.shape[0] * x.shape[1] * (1 if alone else 2)
     wide = sum(w.shape[0] for w in (weights.w_x, weights.w_h)) >= WIDE
     if size > (MOST if wide else FEW):
@@ -38,7 +37,7 @@ def emitter(update: Update, inputs: Inputs) -> Callable[[Array, Array], Array] |
 def nothing(inputs: Inputs) -> Array:
     """What is kept where nothing is."""
     weights, x, *_ = inputs
-    return jnp.zeros((0, x.shape[1], 1, *weights.b.shape), _dtype(inputs))
+    return jnp.zeros((0, x.shape[1], 1, *weights.b.shape), dtype_of_gates(inputs))
 
 
 def is_there(kept: Kept) -> bool:
@@ -49,19 +48,3 @@ def is_there(kept: Kept) -> bool:
 def parts(kept: Array) -> tuple[Array, Array]:
     """z and u (T, B, *G, H); z + u and zeros where only the sum counts."""
     return kept[:, :, 0], kept[:, :, 1] if kept.shape[2] == 2 else jnp.zeros_like(kept[:, :, 0])
-
-
-def reads_the_sum(update: Update, inputs: Inputs) -> bool:
-    """Whether `update` reads z and u only to add them."""
-    weights, x, carry, *_ = inputs
-    one = jax.ShapeDtypeStruct((x.shape[1], *weights.b.shape), _dtype(inputs))
-    jaxpr = jax.make_jaxpr(functools.partial(update, weights.theta))(carry, one, one).jaxpr
-    z, u = jaxpr.invars[-2:]
-    among = lambda variables: [v for v in variables if v is z or v is u]
-    readers = [e for e in jaxpr.eqns if among(e.invars)]
-    sums = [e.primitive.name for e in readers] == ["add"] and len(among(readers[0].invars)) == 2
-    return sums and not among(jaxpr.outvars)
-
-
-def _dtype(inputs):
-    return jnp.dtype(accumulator(jnp.result_type(inputs.x, inputs.weights.w_x)))

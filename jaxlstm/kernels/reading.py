@@ -1,0 +1,57 @@
+"""How an update reads z and u: whole or gate by gate, and whether only to add them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Var
+
+from jaxlstm.kernels.recurrence import Inputs, Update, accumulator
+
+PARTS = ("split", "squeeze")  # what takes parts of its one operand
+
+
+def dtype_of_gates(inputs: Inputs) -> Any:
+    """The dtype of z and u."""
+    return jnp.dtype(accumulator(jnp.result_type(inputs.x, inputs.weights.w_x)))
+
+
+def only_the_sum(update: Update, inputs: Inputs) -> bool:
+    """Whether `update` reads z and u only to add them, whole or gate by gate."""
+    jaxpr = _jaxpr(update, inputs)
+    z, u = jaxpr.invars[-2:]
+    part = {z: ("z",), u: ("u",)}  # of which of the two, and how it came to be
+    for equation in jaxpr.eqns:
+        read = [part[v] for v in equation.invars if isinstance(v, Var) and v in part]
+        if not read:
+            continue
+        name = equation.primitive.name
+        if name in PARTS:
+            took = (*read[0], name, str(equation.params))
+            part |= {v: (*took, n) for n, v in enumerate(equation.outvars)}
+        elif name != "add" or {of for of, *_ in read} != {"z", "u"} or len({*map(_how, read)}) > 1:
+            return False
+    return not any(isinstance(v, Var) and v in part for v in jaxpr.outvars)
+
+
+def _how(part):
+    return part[1:]
+
+
+def gate_by_gate(update: Update, inputs: Inputs) -> bool:
+    """Whether `update` does nothing with z (*B, G, H) but split it into its gates."""
+    if inputs.weights.b.ndim != 2:
+        return False
+    jaxpr = _jaxpr(update, inputs)
+    z = jaxpr.invars[-2]
+    readers = [e for e in jaxpr.eqns if any(v is z for v in e.invars)]
+    into_gates = lambda e: e.params["axis"] == 1 and set(e.params["sizes"]) == {1}
+    split = all(e.primitive.name == "split" and into_gates(e) for e in readers)
+    return split and not any(v is z for v in jaxpr.outvars)
+
+
+def _jaxpr(update, inputs):
+    weights, x, carry, *_ = inputs
+    one = jax.ShapeDtypeStruct((x.shape[1], *weights.b.shape), dtype_of_gates(inputs))
+    return jax.make_jaxpr(functools.partial(update, weights.theta))(carry, one, one).jaxpr
