@@ -8,13 +8,14 @@ from jaxlstm.sequence import steps
 
 
 class HoistedUnroll(NamedTuple):
-    """`jaxlstm.base.Unroll` of a cell whose step is `recur(params, carry, inputs(params, x))`.
+    """`jaxlstm.base.Unroll` of a cell: `recur(weights(params), carry, inputs(params, x))` a step.
 
     For recurrences that `jaxlstm.gated` has no place for; derivatives are those of `lax.scan`.
     """
 
     inputs: Callable[[Params, Any], Any]  # of one step, or of a sequence (T, *B, D)
-    recur: Callable[[Params, Carry, Any], tuple[Carry, Array]]
+    recur: Callable[[Any, Carry, Any], tuple[Carry, Array]]
+    weights: Callable[[Params], Any] = lambda params: params  # those of `recur`, taken apart once
 
     def __call__(self, params, carry, xs, *, valid, resets, initial, implementation):
         if implementation not in (None, "hoisted"):
@@ -22,11 +23,11 @@ class HoistedUnroll(NamedTuple):
                 f"implementation: expected 'hoisted' or 'reference', got {implementation!r}"
             )
         zs = self.inputs(params, xs)
-        return steps(self.recur, params, carry, zs, valid, resets, initial)
+        return steps(self.recur, self.weights(params), carry, zs, valid, resets, initial)
 
     def explain(self, params, xs):
         return {"hoisted": None}
 
     def step(self, params, carry, x):
         """One step: the cell's definition."""
-        return self.recur(params, carry, self.inputs(params, x))
+        return self.recur(self.weights(params), carry, self.inputs(params, x))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxlstm.base import Array, Parts, cell
 from jaxlstm.checks import check_features, check_floating, check_shape, check_size
 from jaxlstm.gated import state_dtypes
-from jaxlstm.gates import named, sigmoid, tanh
+from jaxlstm.gates import activate, named, sigmoid, tanh
 from jaxlstm.hoisted import HoistedUnroll
 from jaxlstm.initializers import gate_weights
 from jaxlstm.kernels.recurrence import project
@@ -100,17 +100,21 @@ def _inputs(params, x):
     return project(x, params.w_x) + params.b
 
 
-def _recur(params, carry, z):
-    (h,), w_h = carry, params.w_h
-    check_shape(h, (*z.shape[:-2], w_h.shape[0]), "carry.h", "as x and params.w_h have it")
-    gate = lambda n: sigmoid(z[..., n, :] + project(h, w_h[:, n]))
-    r, keep = named(r=gate(0), z=gate(1))
-    (n,) = named(n=tanh(z[..., 2, :] + project(r.astype(h.dtype) * h, w_h[:, 2])))
+def _weights(params):
+    return params.w_h[:, :2], params.w_h[:, 2]
+
+
+def _recur(weights, carry, z):
+    (h,), (w_gates, w_n) = carry, weights
+    check_shape(h, (*z.shape[:-2], w_n.shape[0]), "carry.h", "as x and params.w_h have it")
+    r, keep = activate(z[..., :2, :] + project(h, w_gates), sigmoid, sigmoid)
+    r, keep = named(r=r, z=keep)
+    (n,) = named(n=tanh(z[..., 2, :] + project(r.astype(h.dtype) * h, w_n)))
     h = ((1 - keep) * n + keep * h).astype(h.dtype)
     return GRUResetBeforeCarry(h), h
 
 
-_unroll = HoistedUnroll(_inputs, _recur)
+_unroll = HoistedUnroll(_inputs, _recur, _weights)
 
 
 @cell

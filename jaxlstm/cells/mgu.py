@@ -97,16 +97,20 @@ def _inputs(params, x):
     return project(x, params.w_x) + params.b
 
 
-def _recur(params, carry, z):
-    (h,), w_h = carry, params.w_h
-    check_shape(h, (*z.shape[:-2], w_h.shape[0]), "carry.h", "as x and params.w_h have it")
-    (f,) = named(f=sigmoid(z[..., 0, :] + project(h, w_h[:, 0])))
-    (n,) = named(n=tanh(z[..., 1, :] + project(f.astype(h.dtype) * h, w_h[:, 1])))
+def _weights(params):
+    return params.w_h[:, 0], params.w_h[:, 1]
+
+
+def _recur(weights, carry, z):
+    (h,), (w_f, w_n) = carry, weights
+    check_shape(h, (*z.shape[:-2], w_f.shape[0]), "carry.h", "as x and params.w_h have it")
+    (f,) = named(f=sigmoid(z[..., 0, :] + project(h, w_f)))
+    (n,) = named(n=tanh(z[..., 1, :] + project(f.astype(h.dtype) * h, w_n)))
     h = ((1 - f) * h + f * n).astype(h.dtype)
     return MGUCarry(h), h
 
 
-_unroll = HoistedUnroll(_inputs, _recur)
+_unroll = HoistedUnroll(_inputs, _recur, _weights)
 
 
 @cell
