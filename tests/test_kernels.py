@@ -18,8 +18,8 @@ TOLERANCE = 1e-12  # float64, a sum over some hundred rows in another order
 @pytest.mark.parametrize("batch", [1, 3, 64, 100, 256, 1000])
 def test_a_block_is_about_rows_long_and_divides_the_time_if_a_near_length_does(batch):
     for time in (1, 2, 7, 12, 97, 120, 1024):
-        length = blocked.block_length(time, batch, blocked.ROWS)
-        most = max(1, min(time, blocked.ROWS // batch))
+        length = blocked.block_length(time, batch, rows=256)
+        most = max(1, min(time, 256 // batch))
         assert most / 2 <= length <= most
         near = [c for c in range(most // 2 + 1, most + 1) if time % c == 0]
         assert length == max(near, default=most)
@@ -83,13 +83,14 @@ LONG = [("elman", time) for time in (4, 7, 9)]  # which the units of blocks hold
 @pytest.mark.parametrize("case", matrices.few(BLOCKS, LONG), ids=str)
 def test_blocks_give_the_values_and_gradients_of_the_plain_scan(case, monkeypatch):
     """Of 64 sequences: blocks of four steps or three, with remainders of none, one or three."""
-    monkeypatch.setattr(blocked, "WIDTHS", 0)  # backward blocks as long as those forward
+    monkeypatch.setattr(blocked, "ROWS", (256, 256))
+    monkeypatch.setattr(blocked, "LARGE", 0)  # so that a loop is of two steps
     check_blocks(*case, features=3)
 
 
 @pytest.mark.parametrize("case", matrices.few(BLOCKS[-4:], LONG), ids=str)
 def test_so_they_do_with_nothing_kept(case, monkeypatch):
-    monkeypatch.setattr(blocked, "WIDTHS", 0)
+    monkeypatch.setattr(blocked, "ROWS", (256, 256))
     monkeypatch.setattr(residual, "FEW", 0)
     check_blocks(*case, features=4)  # as in no other test: nothing has been compiled of it
 

@@ -29,8 +29,7 @@ LENGTHS = {
 @pytest.fixture(autouse=True)
 def blocks_of_two_steps_on_one_device(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(blocked, "ROWS", 2 * BATCH)
-    monkeypatch.setattr(blocked, "WIDTHS", 0)
+    monkeypatch.setattr(blocked, "ROWS", (2 * BATCH, 2 * BATCH))
 
 
 def problem(cell, batch=(BATCH,)):

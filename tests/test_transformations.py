@@ -209,8 +209,7 @@ def of_shards(run, mesh, check_vma):
     ("transformation", "check_vma"), matrices.crossed([grad, hessian], [True, False])
 )
 def test_shard_map_of_several_blocks(transformation, check_vma, mesh, monkeypatch):
-    monkeypatch.setattr(blocked, "ROWS", 2)
-    monkeypatch.setattr(blocked, "WIDTHS", 0)
+    monkeypatch.setattr(blocked, "ROWS", (2, 2))
     cell = jl.lstm(2, peephole=True, cell_clip=1e3)  # of no other test, as above
     whole = {"mesh": mesh, "in_specs": DATA, "out_specs": (P("data"), P(None, "data"))}
     run = jax.shard_map(functools.partial(jl.scan, cell), **whole, check_vma=check_vma)

@@ -34,9 +34,9 @@ from jaxlstm.kernels.recurrence import (
     with_derivative,
 )
 
-ROWS = 256  # of a forward block, whose z = x W + b is to stay in 1 to 2 MB of L2 cache
-UNROLL = 2  # steps of the forward loop
-WIDTHS = 2**19  # of a backward block: rows times G H, but from ROWS to 4 ROWS rows
+WIDTHS = 2**19  # of a block: rows times G H, so that z = x W + b is some 2 MB, in L2 cache
+ROWS = 512, 1024  # but no less and no more of them: to begin a block costs the same for all
+LARGE = 2**22  # multiplications of a step from which on a loop of two steps is faster than of one
 
 RESIDUAL = residual.LEAF
 
@@ -50,9 +50,10 @@ def supports(update: Update, inputs: Inputs) -> str | None:
     return None
 
 
-def backward_rows(weights: Weights) -> int:
-    """Rows of a backward block: the more the fewer units, as it costs the same to begin one."""
-    return max(ROWS, min(4 * ROWS, WIDTHS // weights.b.size))
+def block_rows(weights: Weights) -> int:
+    """Rows of a block."""
+    least, most = ROWS
+    return max(least, min(most, WIDTHS // weights.b.size))
 
 
 def block_length(time: int, batch: int, rows: int) -> int:
@@ -71,7 +72,9 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     """The last carry, and h after every step, or with `keep` a `Kept`."""
     weights, x, carry, initial, valid, resets = inputs
     emitted = residual.emitter(update, inputs) if keep else None
-    apart = not any(map(is_symbolic, x.shape)) and gate_by_gate(update, inputs)
+    unknown = any(map(is_symbolic, x.shape))
+    apart = not unknown and gate_by_gate(update, inputs)
+    unroll = 1 if unknown or x.shape[1] * weights.w_h.size < LARGE else 2
 
     def block(state, _, s, of_rows):
         x, valid, resets = s
@@ -87,11 +90,10 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
 
         zs = project(x, weights.w_x)
         times, with_bias = by_gates(zs, weights.b) if apart else (zs, lambda z: z + weights.b)
-        unroll = 1 if is_symbolic(x.shape[0]) else UNROLL  # which lax.scan has not for symbols
         carry, ys = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
         return (carry, None), ys
 
-    length = block_length(x.shape[0], x.shape[1], ROWS)
+    length = block_length(x.shape[0], x.shape[1], block_rows(weights))
     steps = (x, valid, resets)
     (last, _), (ys, kept) = in_ragged_blocks(block, carry, None, steps, valid, length)
     if not keep:
@@ -161,7 +163,7 @@ def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -
         return lax.scan(step, d_carry, (before, z, u, d_z, d_u, valid, resets))
 
     steps = (x, d.x, valid, resets, carries)
-    length = block_length(x.shape[0], x.shape[1], ROWS)
+    length = block_length(x.shape[0], x.shape[1], block_rows(weights))
     d_carry, _ = vary_alike((filled(d.carry, inputs.carry), x))
     return in_blocks(block, d_carry, steps, length)
 
@@ -258,7 +260,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     state = (g_last, zeros(wanted.initial)), zeros(wanted.weights)
     state, _ = vary_alike((state, x))
     steps = (x, valid, resets, carries, kept.residual, g_ys)
-    length = block_length(x.shape[0], x.shape[1], backward_rows(weights))
+    length = block_length(x.shape[0], x.shape[1], block_rows(weights))
     ((g, g_initial), sums), g_x = in_ragged_blocks(
         block, *state, steps, valid, length, reverse=True
     )
