@@ -1,7 +1,7 @@
 """The gated recurrence in plain JAX, by blocks of time whose products stay in cache.
 
-Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is some
-hundred rows of (time, batch), over which the input product, what is computed again for the
+Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is 512
+to 1024 rows of (time, batch), over which the input product, what is computed again for the
 gradient, and the weight gradients are one matrix product each; only the recurrent product is
 done step by step. The gradient needs the carries, and z and u where `jaxlstm.kernels.residual`
 has them kept.
