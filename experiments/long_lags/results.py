@@ -118,8 +118,8 @@ What `python -m experiments.long_lags TASK` found, one row for each task and for
 `python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
 "ours" the mean ± standard deviation over seeds. Seconds are those of the clock, with other runs
 beside or halted for others, and of the CPU; more than half an hour is in bold. All {count} rows
-took {hours:.1f} hours of CPU. A commit with a + had changes besides. What was tried where something was not reached is in
-[the README of the experiments](../experiments/long_lags/README.md). Run on:
+took {hours:.1f} hours of CPU. A commit with a + had changes besides. What was tried where something
+was not reached is in [the README of the experiments](../experiments/long_lags/README.md). Run on:
 {machines}.
 
 | task | form | source | paper | asked | ours | | floor | seconds, CPU | command, date, commit |
