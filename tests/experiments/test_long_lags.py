@@ -314,7 +314,7 @@ def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path,
     )
     assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
     assert "| **2,600**, 2,600 |" in first
-    assert "All 2 rows took 1.0 hours\nof CPU." in text
+    assert "All 2 rows\ntook 1.0 hours of CPU." in text
 
 
 def test_the_page_in_docs_is_what_the_kept_results_give():
