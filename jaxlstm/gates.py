@@ -48,7 +48,10 @@ def gates(a: Array) -> list[Array]:
 
 
 def sums(z: Array, u: Array) -> list[Array]:
-    """The gates of z + u, both (..., G, H), for updates that do not squash them all in one pass."""
+    """The gates of z + u, both (..., G, H), which are added apart.
+
+    For updates of which XLA makes one loop: `jaxlstm.kernels.blocked` then reads z gate by gate.
+    """
     return [a + b for a, b in zip(gates(z), gates(u), strict=True)]
 
 

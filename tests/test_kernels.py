@@ -141,6 +141,7 @@ def test_the_sum_alone_is_kept_where_nothing_else_counts(cell, parts):
         (lambda theta, h, z, u: lax.split(z, (2,), 1)[0] + lax.split(u, (2,), 2)[0], False, False),
         (lambda theta, h, z, u: z[:, 0] + u[:, 0], False, False),
         (lambda theta, h, z, u: z, False, False),
+        (lambda theta, h, z, u: gates.gates(u)[0], False, True),
     ],
 )
 def test_what_an_update_does_with_its_two_products(update, sum_alone, by_gates):
@@ -168,7 +169,13 @@ def test_much_is_kept_only_where_it_is_slow_to_compute_again():
     assert kept_by(jl.lstm(64), 2**18 + 1, 1, features=704).shape[0] == 0
 
 
-def test_more_sequences_than_rows_of_a_block():
+def test_a_block_of_few_units_has_more_rows_within_bounds():
+    rows = lambda *shape: blocked.block_rows(Weights(None, None, jnp.zeros(shape)))
+    assert [rows(4, 64), rows(4, 200), rows(4, 256), rows(4, 4096)] == [1024, 655, 512, 512]
+
+
+def test_more_sequences_than_rows_of_a_block(monkeypatch):
+    monkeypatch.setattr(blocked, "ROWS", (256, 256))
     cell, xs = jl.elman(2), papers.normal(3, 300, 2)
     params = papers.drawn(cell, xs[0], KEY)
     total = lambda name: lambda params: jl.scan(cell, params, xs, implementation=name)[1].sum()

@@ -1,7 +1,7 @@
 """The gated recurrence in plain JAX, by blocks of time whose products stay in cache.
 
-Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is 512
-to 1024 rows of (time, batch), over which the input product, what is computed again for the
+Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is some
+512 to 1024 rows of (time, batch), over which the input product, what is computed again for the
 gradient, and the weight gradients are one matrix product each; only the recurrent product is
 done step by step. The gradient needs the carries, and z and u where `jaxlstm.kernels.residual`
 has them kept.
@@ -19,7 +19,7 @@ from jaxlstm.base import is_symbolic, restart, select, vary_alike
 from jaxlstm.blocks import in_blocks
 from jaxlstm.kernels import residual
 from jaxlstm.kernels.ragged import in_ragged_blocks
-from jaxlstm.kernels.reading import gate_by_gate
+from jaxlstm.kernels.reading import gate_by_gate, only_the_sum
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -34,8 +34,8 @@ from jaxlstm.kernels.recurrence import (
     with_derivative,
 )
 
-WIDTHS = 2**19  # of a block: rows times G H, so that z = x W + b is some 2 MB, in L2 cache
-ROWS = 512, 1024  # but no less and no more of them: to begin a block costs the same for all
+WIDTHS = 2**19  # of a block: rows times G H, so that z = x W + b is 2 MB, in L2 cache
+ROWS = 512, 1024  # but about as many at least and at most: to begin a block has its costs
 LARGE = 2**22  # multiplications of a step from which on a loop of two steps is faster than of one
 
 RESIDUAL = residual.LEAF
@@ -73,7 +73,7 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     weights, x, carry, initial, valid, resets = inputs
     emitted = residual.emitter(update, inputs) if keep else None
     unknown = any(map(is_symbolic, x.shape))
-    apart = not unknown and gate_by_gate(update, inputs)
+    apart = not unknown and x.shape[0] > 1 and gate_by_gate(update, inputs)
     unroll = 1 if unknown or x.shape[1] * weights.w_h.size < LARGE else 2
 
     def block(state, _, s, of_rows):
@@ -205,41 +205,42 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     of_inner = inner(weights)
     wanted_inner = bool(jax.tree.leaves(inner(wanted.weights)))
     p_back = None if weights.projection is None else weights.projection.T
+    summed = only_the_sum(update, inputs)
 
-    def elementwise(carry, z, u):
-        new = update(weights.theta, carry, z, u)
+    def elementwise(carry, z, *u):
+        new = update(weights.theta, carry, z, *(u or (zeros_like(z),)))
         # The h of a projection has another shape than the carry's, and keeps its own dtype.
         return cast(new, carry if p_back is None else carry._replace(h=new.h))
 
     def through(g, valid, pull):
-        """The cotangents of a step's carry, z and u."""
+        """The cotangents of a step's carry, of z, and of u if that is another."""
         new = select(valid, g, zeros_like(g))
         if p_back is not None:
             new = new._replace(h=project(new.h, p_back))
-        g_before, g_z, g_u = pull(new)
+        g_before, g_z, *g_u = pull(new)
         if valid is not None:
             g_before = jax.tree.map(jnp.add, g_before, select(valid, zeros_like(g), g))
-        return g_before, g_z, g_u
+        return g_before, g_z, g_u[0] if g_u else None
 
     def block(state, start, t, of_rows):
         (g, g_initial), sums = state
         x, valid, resets, after, known, g_ys = t
         begin, first = of_rows((edge(inputs, carries, start), inputs.initial))
         before, z, u = steps_again(inputs, begin, first, x, resets, after, known)
-        pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, z, u)
+        read = (z + u,) if summed else (z, u)
+        pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, *read)
 
         def step(s, t):
             g, g_initial = s
             pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
             g_before, g_z, g_u = through(g, valid, pull)
-            of_h = (g_u.reshape(g_u.shape[0], w_h.shape[1]) @ w_back).astype(g_before.h.dtype)
-            g_before = g_before._replace(h=g_before.h + of_h)
+            of_h = (g_z if g_u is None else g_u).reshape(len(g_z), w_h.shape[1]) @ w_back
+            g_before = g_before._replace(h=g_before.h + of_h.astype(g_before.h.dtype))
             if reset is not None:
                 g_initial = added(g_initial, lambda: select(reset, g_before, zeros_like(g_before)))
                 g_before = select(reset, zeros_like(g_before), g_before)
-            apart = None if g_u is g_z else g_u
-            return (g_before, g_initial), (g_z, apart, g if wanted_inner else None)
+            return (g_before, g_initial), (g_z, g_u, g if wanted_inner else None)
 
         (g, g_initial), (g_z, g_u, totals) = lax.scan(
             step, (g, g_initial), (pulls, valid, resets, g_ys), reverse=True

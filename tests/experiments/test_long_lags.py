@@ -330,8 +330,9 @@ def test_the_floor_is_what_the_best_constant_has_wrong(name, right):
 
 
 @pytest.mark.parametrize("in_turn", [False, True])
-def test_networks_learn_a_line_until_they_are_told_to_stop(in_turn):
-    looks = []
+def test_networks_learn_a_line_until_they_are_told_to_stop(in_turn, monkeypatch):
+    looks, turns, of_each = [], [], jax.lax.map
+    monkeypatch.setattr(jax.lax, "map", lambda *args: turns.append(1) or of_each(*args))
 
     def look(done, trained, losses):
         looks.append((done, losses))
@@ -343,6 +344,7 @@ def test_networks_learn_a_line_until_they_are_told_to_stop(in_turn):
     options = {"seeds": 3, "updates": 100, "every": 20, "look": look, "in_turn": in_turn}
     trained = supervised.fit(init, loss, draw, optax.sgd(0.2), **options)
     assert [done for done, _ in looks] == [20, 40, 60]
+    assert bool(turns) == in_turn
     assert all(losses.shape == (3,) for _, losses in looks)
     assert (looks[-1][1] < looks[0][1]).all()
     np.testing.assert_allclose(trained.params, [[3, 1]] * 3, atol=1e-6)
