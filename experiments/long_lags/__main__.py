@@ -35,6 +35,7 @@ TASKS = {
     **{name: (formal.run, tuple(formal.CELLS)) for name in formal.TASKS},
 }
 
+KEEPS = (*stress.TASKS, *pixels.TITLES)
 READS = (*systematicity.TASKS, *music.TITLES, "jsb-ablations", *pixels.TITLES)
 
 
@@ -55,6 +56,9 @@ def main(arguments: list[str]) -> int:
         "--budget", type=_count, default=0, help="sequences, steps or updates, as the task counts"
     )
     parser.add_argument("--data", default="", help="a folder, of tasks that read any")
+    parser.add_argument(
+        "--keep", default="", help="a folder, to go on from if killed; of some tasks"
+    )
     parser.add_argument("--out", type=Path, default=results.FOLDER, help="where the JSON goes")
     given = parser.parse_args(arguments)
     if given.task == "list":
@@ -70,7 +74,9 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--form: {given.task} has {', '.join(forms)}, got {given.form}")
     if given.data and given.task not in READS:
         parser.error(f"--data: {given.task} reads none; those that do are {', '.join(READS)}")
-    options = results.Options(given.quick, given.seeds, given.budget, given.data)
+    if given.keep and (given.task not in KEEPS or given.quick):
+        parser.error(f"--keep: {given.task} can't be kept; whole runs are of {', '.join(KEEPS)}")
+    options = results.Options(given.quick, given.seeds, given.budget, given.data, given.keep)
     code = results.commit()  # whatever is committed while it runs
     for form in [given.form] if given.form else forms:
         began = time.monotonic(), time.process_time()

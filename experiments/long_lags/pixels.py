@@ -26,6 +26,7 @@ import optax
 
 import jaxlstm as jl
 from experiments.language_model.corpus import fetch
+from experiments.long_lags.keeping import Keeping
 from experiments.long_lags.results import Found, Options, spread
 from experiments.long_lags.supervised import Trained, fit
 from jaxlstm import initializers
@@ -134,7 +135,9 @@ def run(name: str, form: str, options: Options) -> Found:
     train = Digits(*(a[:-HELD_OUT] for a in train))
     updates = learning.epochs * len(train.labels) // BATCH
     updates = options.budget or (5 if options.quick else updates)
-    curve, began = [], time.monotonic()
+    began = time.monotonic()
+    run = {"task": name, "form": form, "seeds": seeds, "updates": updates}
+    keeping = Keeping(options.keep, run)
     examine = jax.jit(
         lambda params, digits: jax.lax.map(lambda p: accuracy(form, p, digits), params)
     )
@@ -149,23 +152,25 @@ def run(name: str, form: str, options: Options) -> Found:
 
     def look(done: int, trained: Trained, losses: jax.Array) -> None:
         right = np.asarray(examine(trained.params, of_valid))
-        curve.append({"updates": done, "loss": losses.tolist(), "valid": right.tolist()})
+        keeping.log.append({"updates": done, "loss": losses.tolist(), "valid": right.tolist()})
         said = f"loss {losses.mean():.3f}, valid {right.mean():.1%}"
         print(f"{done:,} updates: {said}, {time.monotonic() - began:,.0f} s", flush=True)
 
     rate = optax.warmup_cosine_decay_schedule(0.0, learning.rate, min(WARMUP, updates), updates + 1)
-    trained = fit(
-        lambda key: init(form, ordered, key),
-        loss,
-        draw,
-        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
-        seeds=seeds,
-        updates=updates,
-        every=min(EVERY, updates),
-        look=look,
-        data=(train,),
-        in_turn=True,
-    )
+    with keeping:
+        trained = fit(
+            lambda key: init(form, ordered, key),
+            loss,
+            draw,
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
+            seeds=seeds,
+            updates=updates,
+            every=min(EVERY, updates),
+            look=look,
+            data=(train,),
+            in_turn=True,
+            keeping=keeping,
+        )
     right = np.asarray(examine(trained.params, test))
     weights = sum(a[0].size for a in jax.tree.leaves(trained.params))
     return Found(
@@ -177,7 +182,8 @@ def run(name: str, form: str, options: Options) -> Found:
         floor=_floor(*both),
         passed=bool(right.mean() >= ACCEPT[name]) if form == "lstm" else None,
         seeds=seeds,
-        numbers={"test": right.tolist(), "curve": curve},
+        numbers={"test": right.tolist(), "curve": keeping.log},
+        before=keeping.before,
     )
 
 

@@ -21,6 +21,7 @@ class Options(NamedTuple):
     seeds: int = 0  # 0: as many as the paper has
     budget: int = 0  # sequences, steps or updates, as the task counts; 0: its own
     data: str = ""  # a folder, of tasks that read any
+    keep: str = ""  # a folder, of tasks that go on after they were killed
 
 
 class Found(NamedTuple):
@@ -35,6 +36,7 @@ class Found(NamedTuple):
     passed: bool | None  # None: nothing was asked of this form
     seeds: int
     numbers: dict[str, Any]
+    before: tuple[float, float] = (0.0, 0.0)  # seconds of processes that were killed, and CPU's
 
 
 def counted(solved: np.ndarray, what: str = "sequences") -> str:
@@ -68,9 +70,9 @@ def record(
     return {
         "task": task,
         "form": form,
-        **found._asdict(),
-        "seconds": round(seconds[0]),
-        "cpu_seconds": round(seconds[1]),
+        **{name: value for name, value in found._asdict().items() if name != "before"},
+        "seconds": round(seconds[0] + found.before[0]),
+        "cpu_seconds": round(seconds[1] + found.before[1]),
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
         "commit": code,

@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 import jaxlstm as jl
+from experiments.long_lags.keeping import Keeping
 from experiments.long_lags.results import Found, Options, spread
 from experiments.long_lags.supervised import fit
 from jaxlstm import Cell
@@ -140,27 +141,31 @@ def run(name: str, form: str, options: Options) -> Found:
     units = task.units[form]
     updates = options.budget or (5 if options.quick else task.updates)
     cell = getattr(jl, form)(units)
-    done = 0
+    keeping = Keeping(
+        options.keep, {"task": name, "form": form, "seeds": seeds, "updates": updates}
+    )
 
     def look(count, trained, losses):
-        nonlocal done
-        done = count
+        keeping.log.append({"updates": count, "loss": losses.tolist()})
         print(f"{count:,} updates: {', '.join(f'{x:.5f}' for x in losses)}", flush=True)
         return bool((losses < ENOUGH).all())
 
     rate = optax.linear_schedule(task.rate, 0.0, updates)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    trained = fit(
-        lambda key: init(key, cell, task, units),
-        lambda params, batch, key: loss(cell, task, params, batch),
-        task.draw,
-        optimizer,
-        seeds=seeds,
-        updates=updates,
-        every=EVERY,
-        look=look,
-        in_turn=True,
-    )
+    with keeping:
+        trained = fit(
+            lambda key: init(key, cell, task, units),
+            lambda params, batch, key: loss(cell, task, params, batch),
+            task.draw,
+            optimizer,
+            seeds=seeds,
+            updates=updates,
+            every=EVERY,
+            look=look,
+            in_turn=True,
+            keeping=keeping,
+        )
+    done = keeping.log[-1]["updates"]
     tests = list(map(jax.jit(task.draw), jax.random.split(jax.random.key(1), TESTED)))
     of_one = jax.jit(jax.vmap(lambda params, batch: loss(cell, task, params, batch), (0, None)))
     losses = np.mean([of_one(trained.params, batch) for batch in tests], 0)
@@ -175,6 +180,7 @@ def run(name: str, form: str, options: Options) -> Found:
         passed=bool(task.least <= mean <= task.most) if form == task.asked else None,
         seeds=seeds,
         numbers={"losses": losses.tolist(), "updates": done, "params": count},
+        before=keeping.before,
     )
 
 

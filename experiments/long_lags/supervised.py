@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from experiments.long_lags.keeping import Keeping
+
 
 class Trained(NamedTuple):
     """Networks amid their training; every leaf has an axis of seeds in front."""
@@ -27,6 +29,7 @@ def fit(
     look: Callable[[int, Trained, jax.Array], bool | None],
     data: tuple[Any, ...] = (),
     in_turn: bool = False,
+    keeping: Keeping | None = None,
 ) -> Trained:
     """Trains a network from each seed.
 
@@ -44,6 +47,7 @@ def fit(
         XLA takes those that `draw` closes over for constants, and is long about it.
       in_turn: trains one network after another, not all side by side. That is faster for wide
         ones, as a product of matrices is slow in a batch of them.
+      keeping: has the networks kept after each look, and goes on with those that are.
 
     Returns:
       The networks as they were last.
@@ -71,11 +75,14 @@ def fit(
 
     run = jax.jit(all_of_them, static_argnums=2, donate_argnums=0)
     trained = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), seeds))
-    done = 0
-    while done < updates:
+    done, ended = 0, False
+    if keeping:
+        done, ended, trained = keeping.restore(trained)
+    while done < updates and not ended:
         count = min(every, updates - done)
         trained, losses = run(trained, data, count)
         done += count
-        if look(done, trained, losses):
-            break
+        ended = bool(look(done, trained, losses))
+        if keeping:
+            keeping.save(done, ended, trained)
     return trained

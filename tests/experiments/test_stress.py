@@ -1,6 +1,7 @@
 """The adding problem and copy memory of Bai, Kolter and Koltun: tasks, sizes, floors, a run."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 import jaxlstm as jl
 from experiments.long_lags import __main__ as command
-from experiments.long_lags import stress
+from experiments.long_lags import keeping, stress
 
 KEY = jax.random.key(0)
 
@@ -74,3 +75,35 @@ def test_a_quick_run_of_a_short_copy_task_says_what_it_found(monkeypatch, capsys
     assert " after 5 updates" in said
     assert "paper: loss 0.0204" in said
     assert "10 ln 8 / 1020: 0.02039" in said
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch, capsys):
+    short = functools.partial(stress.copies, blanks=5)
+    task = stress.TASKS["copy-1000"]._replace(draw=short, units={"lstm": 4})
+    monkeypatch.setitem(stress.TASKS, "copy-1000", task)
+    monkeypatch.setattr(stress, "EVERY", 2)
+    kept, words = str(tmp_path / "kept"), ["copy-1000", "--form", "lstm", "--seeds", "2"]
+    run = lambda out, *more: command.main([*words, "--out", str(tmp_path / out), *more])
+    found = lambda out: json.loads((tmp_path / out / "copy-1000.lstm.json").read_text("utf-8"))
+    assert run("whole", "--budget", "6") == 0
+
+    save = keeping.Keeping.save
+
+    def killed(self, step, ended, state):
+        save(self, step, ended, state)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keeping.Keeping, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("kept", "--budget", "6", "--keep", kept)
+    monkeypatch.setattr(keeping.Keeping, "save", save)
+    with pytest.raises(ValueError, match="updates"):
+        run("kept", "--budget", "8", "--keep", kept)
+    capsys.readouterr()
+    assert run("kept", "--budget", "6", "--keep", kept) == 0
+    assert capsys.readouterr().out.startswith("goes on after 4 updates, of ")
+    assert found("kept")["numbers"] == found("whole")["numbers"]
+    assert run("kept", "--budget", "6", "--keep", kept) == 0  # ended, it is only examined again
+    assert "goes on after 6 updates" in capsys.readouterr().out
+    assert found("kept")["numbers"] == found("whole")["numbers"]
