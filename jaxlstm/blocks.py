@@ -7,6 +7,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlstm.base import is_symbolic
+
+
+def block_length(time: int, batch: int, rows: int) -> int:
+    """Steps to a block: about so many rows, and a divisor of `time` if one is near.
+
+    All steps if a size is symbolic: then nobody knows how many blocks there are.
+    """
+    if is_symbolic(time) or is_symbolic(batch):
+        return time
+    most = max(1, min(time, rows // max(batch, 1)))
+    divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
+    return next(divisors, most)
+
 
 def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = False) -> Any:
     """`lax.scan` of `body(carry, start, xs)` over blocks of `length` steps, the last maybe shorter.

@@ -22,7 +22,7 @@ SEQUENCE = [*MATHS, "jaxlstm.kernels", "jaxlstm.sweep", "jaxlstm.gated", "jaxlst
 FLOORS = {
     "jaxlstm.base": ([], ["jax"]),
     "jaxlstm.checks": ([], ["jax", "numpy"]),
-    "jaxlstm.blocks": ([], ["jax"]),
+    "jaxlstm.blocks": (["jaxlstm.base"], ["jax"]),
     "jaxlstm.gates": (CORE, ["jax", "numpy"]),
     "jaxlstm.initializers": (CORE, ["jax"]),
     "jaxlstm.kernels": ([*CORE, "jaxlstm.kernels"], ["jax"]),

@@ -161,8 +161,8 @@ def kept_by(cell, time, batch, features=3):
 
 
 def test_much_is_kept_only_where_it_is_slow_to_compute_again():
-    """4 H floats a step: 8 MB and a little more, of few features and of many."""
-    few, more = 2**13, 2**13 + 1
+    """4 H floats a step: 16 MB and a little more, of few features and of many."""
+    few, more = 2**14, 2**14 + 1
     assert kept_by(jl.lstm(64), few, 1).shape[0] == few
     assert kept_by(jl.lstm(64), more, 1).shape[0] == 0
     assert kept_by(jl.lstm(64), more, 1, features=704).shape[0] == more
@@ -170,8 +170,10 @@ def test_much_is_kept_only_where_it_is_slow_to_compute_again():
 
 
 def test_a_block_of_few_units_has_more_rows_within_bounds():
-    rows = lambda *shape: blocked.block_rows(Weights(None, None, jnp.zeros(shape)))
+    rows = lambda *shape, **kept: blocked.block_rows(Weights(None, None, jnp.zeros(shape)), **kept)
     assert [rows(4, 64), rows(4, 200), rows(4, 256), rows(4, 4096)] == [1024, 655, 512, 512]
+    megabytes = (0, 8, 8.1, 16, 16.1)
+    assert [rows(4, 256, kept=int(n * 2**20)) for n in megabytes] == [512, 512, 256, 256, 512]
 
 
 def test_more_sequences_than_rows_of_a_block(monkeypatch):

@@ -9,6 +9,7 @@ has them kept.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlstm.base import is_symbolic, restart, select, vary_alike
-from jaxlstm.blocks import in_blocks
+from jaxlstm.blocks import block_length, in_blocks
 from jaxlstm.kernels import residual
+from jaxlstm.kernels.linear import reassociated
 from jaxlstm.kernels.ragged import in_ragged_blocks
 from jaxlstm.kernels.reading import gate_by_gate, only_the_sum
 from jaxlstm.kernels.recurrence import (
@@ -36,7 +38,7 @@ from jaxlstm.kernels.recurrence import (
 
 WIDTHS = 2**19  # of a block: rows times G H, so that z = x W + b is 2 MB, in L2 cache
 ROWS = 512, 1024  # but about as many at least and at most: to begin a block has its costs
-LARGE = 2**22  # multiplications of a step from which on a loop of two steps is faster than of one
+LARGE = 2**22  # multiplications of a step from which on a loop of four steps is faster than of one
 
 RESIDUAL = residual.LEAF
 
@@ -50,22 +52,11 @@ def supports(update: Update, inputs: Inputs) -> str | None:
     return None
 
 
-def block_rows(weights: Weights) -> int:
-    """Rows of a block."""
+def block_rows(weights: Weights, kept: int = 0) -> int:
+    """Rows of a block, where so many bytes of all steps are kept."""
     least, most = ROWS
-    return max(least, min(most, WIDTHS // weights.b.size))
-
-
-def block_length(time: int, batch: int, rows: int) -> int:
-    """Steps to a block: about so many rows, and a divisor of `time` if one is near.
-
-    All steps if a size is symbolic: then nobody knows how many blocks there are.
-    """
-    if is_symbolic(time) or is_symbolic(batch):
-        return time
-    most = max(1, min(time, rows // max(batch, 1)))
-    divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
-    return next(divisors, most)
+    parts = 2 if residual.FEW < kept <= residual.MANY else 1
+    return max(least, min(most, WIDTHS // weights.b.size)) // parts
 
 
 def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
@@ -74,7 +65,7 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     emitted = residual.emitter(update, inputs) if keep else None
     unknown = any(map(is_symbolic, x.shape))
     apart = not unknown and x.shape[0] > 1 and gate_by_gate(update, inputs)
-    unroll = 1 if unknown or x.shape[1] * weights.w_h.size < LARGE else 2
+    unroll = 1 if unknown or x.shape[1] * weights.w_h.size < LARGE else 4
 
     def block(state, _, s, of_rows):
         x, valid, resets = s
@@ -93,7 +84,8 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
         carry, ys = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
         return (carry, None), ys
 
-    length = block_length(x.shape[0], x.shape[1], block_rows(weights))
+    rows = block_rows(weights, residual.kept_bytes(update, inputs) if keep else 0)
+    length = block_length(x.shape[0], x.shape[1], rows)
     steps = (x, valid, resets)
     (last, _), (ys, kept) = in_ragged_blocks(block, carry, None, steps, valid, length)
     if not keep:
@@ -229,12 +221,14 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
         before, z, u = steps_again(inputs, begin, first, x, resets, after, known)
         read = (z + u,) if summed else (z, u)
         pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, *read)
+        like = jax.eval_shape(elementwise, *jax.tree.map(lambda a: a[0], (before, *read)))
+        reads, pull = reassociated(pulls, zeros_like(like)) or (pulls, lambda pull, g: pull(g))
 
         def step(s, t):
             g, g_initial = s
-            pull, valid, reset, g_y = t
+            of_pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
-            g_before, g_z, g_u = through(g, valid, pull)
+            g_before, g_z, g_u = through(g, valid, partial(pull, of_pull))
             of_h = (g_z if g_u is None else g_u).reshape(g_z.shape[0], -1) @ w_back
             g_before = g_before._replace(h=g_before.h + of_h.astype(g_before.h.dtype))
             if reset is not None:
@@ -243,7 +237,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             return (g_before, g_initial), (g_z, g_u, g if wanted_inner else None)
 
         (g, g_initial), (g_z, g_u, totals) = lax.scan(
-            step, (g, g_initial), (pulls, valid, resets, g_ys), reverse=True
+            step, (g, g_initial), (reads, valid, resets, g_ys), reverse=True
         )
         g_u = g_z if g_u is None else g_u
         products = Weights(
@@ -261,7 +255,9 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     state = (g_last, zeros(wanted.initial)), zeros(wanted.weights)
     state, _ = vary_alike((state, x))
     steps = (x, valid, resets, carries, kept.residual, g_ys)
-    length = block_length(x.shape[0], x.shape[1], block_rows(weights))
+    there = residual.is_there(kept)
+    rows = block_rows(weights, residual.kept_bytes(update, inputs) if there else 0)
+    length = block_length(x.shape[0], x.shape[1], rows)
     ((g, g_initial), sums), g_x = in_ragged_blocks(
         block, *state, steps, valid, length, reverse=True
     )

@@ -2,7 +2,7 @@
 
 z and u, or nothing. They save the backward sweep two products a block, and cost memory that is
 new to the process: to get its pages takes longer than the products, unless there are few of them
-or these are large.
+or these are large. What a program allocates below 32 MB (of glibc) is not new at each call.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,27 @@ from jaxlstm.kernels.recurrence import Inputs, Kept, Update
 
 LEAF = 0  # an array: (T, B, 1, *G, H) of z + u, (T, B, 2, *G, H) of z and u, (0, B, 1, *G, H)
 FEW = 8 * 2**20  # bytes that are always kept
+MANY = 16 * 2**20  # that are, by smaller blocks, so that with these and the carries it is 32 MB
 WIDE = 768  # features and units from which on more are,
 MOST = 256 * 2**20  # up to so many
 
 
-def emitter(update: Update, inputs: Inputs) -> Callable[[Array, Array], Array] | None:
-    """What a step keeps of its z and u (B, *G, H), as a function of them; None for nothing."""
+def kept_bytes(update: Update, inputs: Inputs) -> int:
+    """Of z and u, or of their sum where nothing else counts; 0 where they are not kept."""
     weights, x, *_ = inputs
     if any(map(is_symbolic, x.shape)):
-        return None
-    size = dtype_of_gates(inputs).itemsize * weights.b.size
-    alone = only_the_sum(update, inputs)
-    size *= x.shape[0] * x.shape[1] * (1 if alone else 2)
+        return 0
+    rows = x.shape[0] * x.shape[1] * (1 if only_the_sum(update, inputs) else 2)
+    size = dtype_of_gates(inputs).itemsize * weights.b.size * rows
     wide = sum(w.shape[0] for w in (weights.w_x, weights.w_h)) >= WIDE
-    if size > (MOST if wide else FEW):
+    return size if size <= (MOST if wide else MANY) else 0
+
+
+def emitter(update: Update, inputs: Inputs) -> Callable[[Array, Array], Array] | None:
+    """What a step keeps of its z and u (B, *G, H), as a function of them; None for nothing."""
+    if not kept_bytes(update, inputs):
         return None
+    alone = only_the_sum(update, inputs)
     return lambda z, u: jnp.stack([z + u] if alone else [z, u], 1)
 
 
