@@ -91,7 +91,7 @@ def test_blocks_give_the_values_and_gradients_of_the_plain_scan(case, monkeypatc
 @pytest.mark.parametrize("case", matrices.few(BLOCKS[-4:], LONG), ids=str)
 def test_so_they_do_with_nothing_kept(case, monkeypatch):
     monkeypatch.setattr(blocked, "ROWS", (256, 256))
-    monkeypatch.setattr(residual, "FEW", 0)
+    monkeypatch.setattr(residual, "MANY", 0)
     check_blocks(*case, features=4)  # as in no other test: nothing has been compiled of it
 
 
@@ -165,15 +165,20 @@ def test_much_is_kept_only_where_it_is_slow_to_compute_again():
     few, more = 2**14, 2**14 + 1
     assert kept_by(jl.lstm(64), few, 1).shape[0] == few
     assert kept_by(jl.lstm(64), more, 1).shape[0] == 0
-    assert kept_by(jl.lstm(64), more, 1, features=704).shape[0] == more
-    assert kept_by(jl.lstm(64), 2**18 + 1, 1, features=704).shape[0] == 0
+    assert kept_by(jl.lstm(64), more, 1, features=319).shape[0] == 0
+    assert kept_by(jl.lstm(64), more, 1, features=320).shape[0] == more
+    assert kept_by(jl.lstm(64), 2**18 + 1, 1, features=320).shape[0] == 0
+    of_both = 16 * 2**20 // (2 * 3 * 64 * 4) + 1  # steps of a GRU, whose z and u are kept apart
+    assert kept_by(jl.gru(64), of_both, 1, features=703).shape[0] == 0
+    assert kept_by(jl.gru(64), of_both, 1, features=704).shape[0] == of_both
 
 
 def test_a_block_of_few_units_has_more_rows_within_bounds():
     rows = lambda *shape, **kept: blocked.block_rows(Weights(None, None, jnp.zeros(shape)), **kept)
     assert [rows(4, 64), rows(4, 200), rows(4, 256), rows(4, 4096)] == [1024, 655, 512, 512]
-    megabytes = (0, 8, 8.1, 16, 16.1)
-    assert [rows(4, 256, kept=int(n * 2**20)) for n in megabytes] == [512, 512, 256, 256, 512]
+    megabytes = (0, 8, 8.1, 16, 64)
+    assert [rows(4, 256, kept=int(n * 2**20)) for n in megabytes] == [512, 512, 256, 256, 256]
+    assert [rows(4, 257, kept=int(n * 2**20)) for n in megabytes] == [512] * 5
 
 
 def test_more_sequences_than_rows_of_a_block(monkeypatch):

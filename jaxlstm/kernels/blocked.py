@@ -38,6 +38,7 @@ from jaxlstm.kernels.recurrence import (
 
 WIDTHS = 2**19  # of a block: rows times G H, so that z = x W + b is 2 MB, in L2 cache
 ROWS = 512, 1024  # but about as many at least and at most: to begin a block has its costs
+FEW, NARROW = 2**23, 1024  # where more bytes are kept of at most so many G H, half the rows
 LARGE = 2**22  # multiplications of a step from which on a loop of four steps is faster than of one
 
 RESIDUAL = residual.LEAF
@@ -55,7 +56,7 @@ def supports(update: Update, inputs: Inputs) -> str | None:
 def block_rows(weights: Weights, kept: int = 0) -> int:
     """Rows of a block, where so many bytes of all steps are kept."""
     least, most = ROWS
-    parts = 2 if residual.FEW < kept <= residual.MANY else 1
+    parts = 2 if kept > FEW and weights.b.size <= NARROW else 1
     return max(least, min(most, WIDTHS // weights.b.size)) // parts
 
 

@@ -2,7 +2,7 @@
 
 z and u, or nothing. They save the backward sweep two products a block, and cost memory that is
 new to the process: to get its pages takes longer than the products, unless there are few of them
-or these are large. What a program allocates below 32 MB (of glibc) is not new at each call.
+or these are large.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,8 @@ from jaxlstm.kernels.reading import dtype_of_gates, only_the_sum
 from jaxlstm.kernels.recurrence import Inputs, Kept, Update
 
 LEAF = 0  # an array: (T, B, 1, *G, H) of z + u, (T, B, 2, *G, H) of z and u, (0, B, 1, *G, H)
-FEW = 8 * 2**20  # bytes that are always kept
-MANY = 16 * 2**20  # that are, by smaller blocks, so that with these and the carries it is 32 MB
-WIDE = 768  # features and units from which on more are,
+MANY = 16 * 2**20  # bytes that are always kept
+WIDE = 384  # features and units from which on more are, twice that where z and u are kept apart,
 MOST = 256 * 2**20  # up to so many
 
 
@@ -26,9 +25,9 @@ def kept_bytes(update: Update, inputs: Inputs) -> int:
     weights, x, *_ = inputs
     if any(map(is_symbolic, x.shape)):
         return 0
-    rows = x.shape[0] * x.shape[1] * (1 if only_the_sum(update, inputs) else 2)
-    size = dtype_of_gates(inputs).itemsize * weights.b.size * rows
-    wide = sum(w.shape[0] for w in (weights.w_x, weights.w_h)) >= WIDE
+    parts = 1 if only_the_sum(update, inputs) else 2
+    size = dtype_of_gates(inputs).itemsize * weights.b.size * x.shape[0] * x.shape[1] * parts
+    wide = weights.w_x.shape[0] + weights.w_h.shape[0] >= WIDE * parts
     return size if size <= (MOST if wide else MANY) else 0
 
 
