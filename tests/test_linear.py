@@ -81,6 +81,27 @@ def test_what_is_more_than_products_is_left_to_the_vjp(update):
     assert both(update)[0] is None
 
 
+@pytest.mark.parametrize(
+    "back",  # of a derivative of one's own, (number, cotangent) -> cotangent
+    [
+        lambda r, g: jnp.ones_like(g),  # as an auxiliary loss adds
+        lambda r, g: g + r,
+        lambda r, g: g * g,
+        lambda r, g: r / g,
+        lambda r, g: jnp.where(r > 0, g, r),
+        lambda r, g: g * jax.nn.relu(r),  # a call
+    ],
+)
+def test_a_derivative_that_is_not_linear_is_left_alone(back):
+    own = jax.custom_vjp(lambda a: a * a)
+    own.defvjp(lambda a: (own(a), a), lambda r, g: (back(r, g),))
+    assert both(lambda c, z: (own(c), gates(z)[0] * c))[0] is None
+
+
+def test_cotangents_of_other_than_batch_and_units_are_left_to_the_vjp():
+    assert both(lambda c, z: (c[:, None] * z, c))[0] is None
+
+
 def test_an_update_without_numbers_of_its_own_is_left_to_the_vjp():
     assert both(lambda c, z: (c + z[:, 0], -c))[0] is None
 

@@ -11,7 +11,7 @@ from jaxlstm.train.checkpoints import Checkpoints
 
 
 class Keeping:
-    """The networks of a run, what was seen of them, and the seconds it took, over all processes.
+    """The networks of a run, what was seen of them, and the seconds up to the last look.
 
     Args:
       folder: where they are kept; "" for nowhere.

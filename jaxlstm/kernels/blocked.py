@@ -1,7 +1,7 @@
 """The gated recurrence in plain JAX, by blocks of time whose products stay in cache.
 
 Three sweeps: forward, the forward sweep's tangent, and the tangent's transpose. A block is some
-512 to 1024 rows of (time, batch), over which the input product, what is computed again for the
+256 to 1024 rows of (time, batch), over which the input product, what is computed again for the
 gradient, and the weight gradients are one matrix product each; only the recurrent product is
 done step by step. The gradient needs the carries, and z and u where `jaxlstm.kernels.residual`
 has them kept.
@@ -37,7 +37,7 @@ from jaxlstm.kernels.recurrence import (
 )
 
 WIDTHS = 2**19  # of a block: rows times G H, so that z = x W + b is 2 MB, in L2 cache
-ROWS = 512, 1024  # but about as many at least and at most: to begin a block has its costs
+ROWS = 512, 1024  # but about as many at least and at most, if little is kept
 FEW, NARROW = 2**23, 1024  # where more bytes are kept of at most so many G H, half the rows
 LARGE = 2**22  # multiplications of a step from which on a loop of four steps is faster than of one
 

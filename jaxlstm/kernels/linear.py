@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from jaxlstm.base import vary_alike
+
 
 class Product(NamedTuple):
     """A factor (T, B, H), None for 1, times a cotangent (B, H) of each step.
@@ -23,6 +25,12 @@ class Product(NamedTuple):
 
     factor: Any
     of: int | tuple[int, ...]
+
+
+class Zero(NamedTuple):
+    """What is zero whatever the cotangents are."""
+
+    array: Any
 
 
 class Unknown(Exception):
@@ -41,7 +49,7 @@ def reassociated(pulls: Any, cotangents: Any) -> tuple[Any, Callable[[Any, Any],
       step's vjp function does; None if there is more to this than products and sums.
     """
     known, of_pulls = jax.tree.flatten(pulls)
-    if not known:
+    if not known or any(a.ndim != 2 for a in jax.tree.leaves(cotangents)):
         return None
     many = jax.tree.map(lambda a: jnp.broadcast_to(a, (known[0].shape[0], *a.shape)), cotangents)
     each = jax.vmap(lambda known, g: jax.tree.unflatten(of_pulls, known)(g))
@@ -51,8 +59,9 @@ def reassociated(pulls: Any, cotangents: Any) -> tuple[Any, Callable[[Any, Any],
         outs = sums.through(traced.jaxpr, traced.consts, [*known, *sums.given])
     except Unknown:
         return None
-    # An output in which there is none of the cotangents is linear in them, and so zero.
-    outs = [out if isinstance(out, Product) else None for out in outs]
+    if not all(isinstance(out, Product | Zero) for out in outs):
+        return None  # a derivative of one's own, that is not linear
+    outs = [None if isinstance(out, Zero) else out for out in outs]
     factor = lambda product: product.factor
     factors = jax.tree.map(factor, (sums.terms, outs), is_leaf=lambda a: isinstance(a, Product))
     shapes, of_shapes = jax.tree.flatten(shapes)
@@ -66,7 +75,7 @@ def reassociated(pulls: Any, cotangents: Any) -> tuple[Any, Callable[[Any, Any],
             _product(values, *out) if out[0] else jnp.zeros(like.shape[1:], like.dtype)
             for *out, like in zip(outs, of_outs, shapes, strict=True)
         ]
-        return jax.tree.unflatten(of_shapes, back)
+        return jax.tree.unflatten(of_shapes, vary_alike((back, cotangents))[0])
 
     return factors, pull
 
@@ -93,7 +102,7 @@ class _Sums:
         self.rules: dict[str, Callable[..., list[Any]]] = {
             "add_any": self._add,
             "mul": self._mul,
-            "div": lambda out, params, a, b: self._mul(out, params, a, 1 / b),
+            "div": self._div,
             "neg": self._neg,
             "select_n": self._select,
             "broadcast_in_dim": self._broadcast,
@@ -103,7 +112,7 @@ class _Sums:
 
     def through(self, jaxpr: Jaxpr, consts: Any, operands: Any) -> list[Any]:
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
-        read = lambda v: v.val if isinstance(v, Literal) else known[v]
+        read = lambda v: _constant(v.val) if isinstance(v, Literal) else known[v]
         for equation in jaxpr.eqns:
             outs = self._apply(equation, [read(v) for v in equation.invars])
             known.update(zip(equation.outvars, outs, strict=True))
@@ -111,18 +120,25 @@ class _Sums:
 
     def _apply(self, equation: JaxprEqn, operands: list[Any]) -> list[Any]:
         name, params = equation.primitive.name, equation.params
-        if not any(isinstance(a, Product) for a in operands):
-            outs = equation.primitive.bind(*operands, **params)
-            return outs if equation.primitive.multiple_results else [outs]
         if name == "jit":
             return self.through(params["jaxpr"].jaxpr, params["jaxpr"].consts, operands)
+        if name.startswith("custom_"):  # a call of functions that are in its params
+            raise Unknown(name)
+        if not any(isinstance(a, Product) for a in operands):
+            arrays = [a.array if isinstance(a, Zero) else a for a in operands]
+            outs = equation.primitive.bind(*arrays, **params)
+            if name == "broadcast_in_dim" and isinstance(operands[0], Zero):
+                return [Zero(outs)]
+            return outs if equation.primitive.multiple_results else [outs]
         if name not in self.rules:
             raise Unknown(name)
         return self.rules[name](equation.outvars[0].aval, params, *operands)
 
     def _add(self, out, params, a, b):
-        if not isinstance(a, Product) or not isinstance(b, Product):
-            return [a if isinstance(a, Product) else b]  # the other has no cotangent: zero
+        if isinstance(a, Zero) or isinstance(b, Zero):
+            return [a if isinstance(b, Zero) else b]
+        if not (isinstance(a, Product) and isinstance(b, Product)):
+            raise Unknown("a sum with what is no cotangent")
         if a.of == b.of:
             return [Product(_factor(a, out) + _factor(b, out), a.of)]
         if not isinstance(a.of, int):
@@ -132,18 +148,25 @@ class _Sums:
 
     def _mul(self, out, params, a, b):
         product, number = (a, b) if isinstance(a, Product) else (b, a)
+        if isinstance(number, Product | Zero):
+            raise Unknown("a product of cotangents")
         one = product.factor is None
         number = jnp.broadcast_to(number, out.shape) if one else number
         return [Product(number if one else product.factor * number, product.of)]
+
+    def _div(self, out, params, a, b):
+        if isinstance(b, Product | Zero):
+            raise Unknown("a division by a cotangent")
+        return self._mul(out, params, a, 1 / b)
 
     def _neg(self, out, params, a):
         return [Product(-_factor(a, out), a.of)]
 
     def _select(self, out, params, which, *cases):
         of = {case.of for case in cases if isinstance(case, Product)}
-        if len(of) > 1 or isinstance(which, Product):
+        if len(of) != 1 or not all(isinstance(a, Product | Zero) for a in cases):
             raise Unknown("a choice of cotangents")
-        factors = (_factor(a, out) if isinstance(a, Product) else a for a in cases)
+        factors = (_factor(a, out) if isinstance(a, Product) else a.array for a in cases)
         return [Product(lax.select_n(which, *factors), of.pop())]
 
     def _broadcast(self, out, params, a):
@@ -156,9 +179,11 @@ class _Sums:
         """Of gates."""
         if params["dimension"] != 2 or out.ndim != 4:
             raise Unknown("a concatenation")
+        if not all(isinstance(a, Product | Zero) for a in parts):
+            raise Unknown("a concatenation with what is no cotangent")
         any_of = next(a.of[0] for a in parts if isinstance(a, Product))
-        zeros = lambda a: Product(a, (any_of,) * a.shape[2])  # what has no cotangent
-        products = [a if isinstance(a, Product) else zeros(a) for a in parts]
+        zeros = lambda a: Product(a, (any_of,) * a.shape[2])
+        products = [zeros(a.array) if isinstance(a, Zero) else a for a in parts]
         factors = [_factor(a, out) for a in products]
         return [Product(jnp.concatenate(factors, 2), sum((a.of for a in products), ()))]
 
@@ -168,6 +193,10 @@ class _Sums:
             raise Unknown("an unstacking")
         of_gate = lambda n: None if a.factor is None else a.factor[:, :, n]
         return [Product(of_gate(n), of) for n, of in enumerate(a.of)]
+
+
+def _constant(value):
+    return Zero(jnp.asarray(value)) if jnp.ndim(value) == 0 and value == 0 else value
 
 
 def _factor(product, out):
