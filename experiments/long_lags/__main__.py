@@ -74,8 +74,10 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--form: {given.task} has {', '.join(forms)}, got {given.form}")
     if given.data and given.task not in READS:
         parser.error(f"--data: {given.task} reads none; those that do are {', '.join(READS)}")
-    if given.keep and (given.task not in KEEPS or given.quick):
-        parser.error(f"--keep: {given.task} can't be kept; whole runs are of {', '.join(KEEPS)}")
+    if given.keep and given.task not in KEEPS:
+        parser.error(f"--keep: {given.task} can't be kept; those that can are {', '.join(KEEPS)}")
+    if given.keep and given.quick:
+        parser.error("--keep: of a --quick try nothing is kept")
     options = results.Options(given.quick, given.seeds, given.budget, given.data, given.keep)
     code = results.commit()  # whatever is committed while it runs
     for form in [given.form] if given.form else forms:

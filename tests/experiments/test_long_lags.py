@@ -358,8 +358,8 @@ def test_networks_learn_a_line_until_they_are_told_to_stop(in_turn, monkeypatch)
         (["adding-100", "--budget", "1e5"], "expected a number from 1, got 1e5"),
         (["adding-100", "--data", "there"], "--data: adding-100 reads none; those that do are"),
         (["adding-100", "--form", "gru"], "--form: adding-100 has 1997, modern, got gru"),
-        (["adding-100", "--keep", "there"], "--keep: adding-100 can't be kept; whole runs are of"),
-        (["smnist", "--keep", "there", "--quick"], "--keep: smnist can't be kept; whole runs are"),
+        (["adding-100", "--keep", "there"], "--keep: adding-100 can't be kept; those that can are"),
+        (["smnist", "--keep", "there", "--quick"], "--keep: of a --quick try nothing is kept"),
     ],
 )
 def test_what_the_command_line_refuses(words, said, capsys):
