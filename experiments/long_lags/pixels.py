@@ -30,6 +30,7 @@ from experiments.long_lags.keeping import Keeping
 from experiments.long_lags.results import Found, Options, spread
 from experiments.long_lags.supervised import Trained, fit
 from jaxlstm import initializers
+from jaxlstm.data.position import fingerprint
 
 SOURCE = {
     "url": "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
@@ -136,8 +137,8 @@ def run(name: str, form: str, options: Options) -> Found:
     updates = learning.epochs * len(train.labels) // BATCH
     updates = options.budget or (5 if options.quick else updates)
     began = time.monotonic()
-    run = {"task": name, "form": form, "seeds": seeds, "updates": updates}
-    keeping = Keeping(options.keep, run)
+    identity = {"task": name, "form": form, "seeds": seeds, "updates": updates}
+    keeping = Keeping(options.keep, identity | {"data": fingerprint(*train)})
     examine = jax.jit(
         lambda params, digits: jax.lax.map(lambda p: accuracy(form, p, digits), params)
     )

@@ -156,6 +156,21 @@ def test_the_nearest_mean_is_found():
     assert pixels._floor(train, test) == "one class: 30.0%; the nearest mean: 80.0%"
 
 
+def test_a_kept_run_over_pixels_goes_on_with_the_same_digits_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pixels, "HELD_OUT", 250)
+    words = ["pmnist", "--form", "irnn", "--budget", "1", "--keep", str(tmp_path / "kept")]
+    run = lambda: command.main([*words, "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    digits_in_file(tmp_path)
+    assert run() == 0
+    assert run() == 0
+    assert "goes on after 1 updates" in capsys.readouterr().out
+    with np.load(tmp_path / "mnist.npz") as found:
+        parts = dict(found)
+    np.savez(tmp_path / "mnist.npz", **parts | {"y_train": parts["y_train"][::-1]})
+    with pytest.raises(ValueError, match="data"):
+        run()
+
+
 def test_a_quick_run_over_pixels(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pixels, "HELD_OUT", 250)
     arguments = ["pmnist", "--form", "irnn", "--quick", "--budget", "1"]

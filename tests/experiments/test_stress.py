@@ -1,6 +1,7 @@
 """The adding problem and copy memory of Bai, Kolter and Koltun: tasks, sizes, floors, a run."""
 
 import functools
+import itertools
 import json
 
 import jax
@@ -95,6 +96,8 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(tmp_path, mon
             raise KeyboardInterrupt
 
     monkeypatch.setattr(keeping.Keeping, "save", killed)
+    clock = itertools.count(0, 1000)
+    monkeypatch.setattr(keeping, "_now", lambda: (next(clock), 0.0))
     with pytest.raises(KeyboardInterrupt):
         run("kept", "--budget", "6", "--keep", kept)
     monkeypatch.setattr(keeping.Keeping, "save", save)
@@ -102,7 +105,8 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(tmp_path, mon
         run("kept", "--budget", "8", "--keep", kept)
     capsys.readouterr()
     assert run("kept", "--budget", "6", "--keep", kept) == 0
-    assert capsys.readouterr().out.startswith("goes on after 4 updates, of ")
+    assert capsys.readouterr().out.startswith("goes on after 4 updates, of 2,000 s")
+    assert found("kept")["seconds"] >= 2000 > found("whole")["seconds"]
     assert found("kept")["numbers"] == found("whole")["numbers"]
     assert run("kept", "--budget", "6", "--keep", kept) == 0  # ended, it is only examined again
     assert "goes on after 6 updates" in capsys.readouterr().out
