@@ -20,9 +20,9 @@ NEEDED = {  # of the examples
     "jaxlstm.interop.onnx": "onnx",
     "jaxlstm.interop.safetensors": "safetensors",
 }
-# Of cells and wrappers with much to compile, and little in their examples that others have not.
-RARER = ("ablations", "convlstm", "gru_d", "hyper_lstm", "janet", "mgu", "mogrifier_lstm")
-RARER += ("phased_lstm", "pyramid", "time_aware_lstm", "zoneout")
+# Those with much to compile, and little in their examples that others or the tests have not.
+RARER = ("ablations", "convlstm", "gru_d", "hyper_lstm", "janet", "laws", "mgu", "mlstm")
+RARER += ("mogrifier_lstm", "phased_lstm", "pyramid", "slstm", "time_aware_lstm", "zoneout")
 LONG = {name for name in MODULES if name.split(".")[-1] in RARER}
 
 

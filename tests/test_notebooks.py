@@ -7,13 +7,14 @@ from nbclient import NotebookClient
 
 NEEDED = {"pytorch_to_onnx": "torch"}  # beside what the tests install
 TRAIN = {"inside_a_language_model", "vanishing_gradients", "pytorch_to_onnx"}  # by fast code
+LONG = TRAIN | {"a_new_cell"}
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def each():
-    """Those that train much are long, `make laws`: what they call has tests of its own."""
+    """Those that train are long, `make laws`: what they call has tests of its own."""
     for path in NOTEBOOKS:
-        yield pytest.param(path, marks=[pytest.mark.long] * (path.stem in TRAIN), id=path.stem)
+        yield pytest.param(path, marks=[pytest.mark.long] * (path.stem in LONG), id=path.stem)
 
 
 @pytest.mark.parametrize("path", list(each()))
