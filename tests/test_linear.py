@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
 from jaxlstm.gates import gates, tanh
@@ -104,6 +106,28 @@ def test_cotangents_of_other_than_batch_and_units_are_left_to_the_vjp():
 
 def test_an_update_without_numbers_of_its_own_is_left_to_the_vjp():
     assert both(lambda c, z: (c + z[:, 0], -c))[0] is None
+
+
+def test_under_shard_map_zeros_are_the_carry_of_a_loop_as_well():
+    """What passes back to a carry that is not read varies over devices like all else."""
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices, and jax_num_cpu_devices came too late for them")
+
+    def update(c, z):
+        i, f, g, o = gates(z)
+        return jnp.sin(i) * f, jnp.cos(g * o)
+
+    def shard(c, z, g):
+        pulls = jax.vmap(lambda *a: jax.vjp(update, *a)[1])(c, z)
+        reads, pull = linear.reassociated(pulls, (g, g))
+        through = lambda g, read: pull(read, (g, g))
+        return jax.lax.scan(through, g, reads)
+
+    c, z, g = papers.normal(T, B, H), papers.normal(T, B, G, H), papers.normal(B, H)
+    split = P(None, "data"), P(None, "data"), P("data")
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    run = jax.shard_map(shard, mesh=mesh, in_specs=split, out_specs=(P("data"), P(None, "data")))
+    papers.close(jax.jit(run)(c, z, g), shard(c, z, g), TOLERANCE)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "janet", "slstm"])

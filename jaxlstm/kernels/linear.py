@@ -15,6 +15,8 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxlstm.base import vary_alike
 
+STILL = ("broadcast_in_dim", "pvary")  # what makes zeros of zeros, the latter under shard_map
+
 
 class Product(NamedTuple):
     """A factor (T, B, H), None for 1, times a cotangent (B, H) of each step.
@@ -127,7 +129,7 @@ class _Sums:
         if not any(isinstance(a, Product) for a in operands):
             arrays = [a.array if isinstance(a, Zero) else a for a in operands]
             outs = equation.primitive.bind(*arrays, **params)
-            if name == "broadcast_in_dim" and isinstance(operands[0], Zero):
+            if name in STILL and isinstance(operands[0], Zero):
                 return [Zero(outs)]
             return outs if equation.primitive.multiple_results else [outs]
         if name not in self.rules:
@@ -185,7 +187,7 @@ class _Sums:
         zeros = lambda a: Product(a, (any_of,) * a.shape[2])
         products = [zeros(a.array) if isinstance(a, Zero) else a for a in parts]
         factors = [_factor(a, out) for a in products]
-        return [Product(jnp.concatenate(factors, 2), sum((a.of for a in products), ()))]
+        return [Product(_gates(factors), sum((a.of for a in products), ()))]
 
     def _unstack(self, out, params, a):
         """Into gates."""
@@ -193,6 +195,19 @@ class _Sums:
             raise Unknown("an unstacking")
         of_gate = lambda n: None if a.factor is None else a.factor[:, :, n]
         return [Product(of_gate(n), of) for n, of in enumerate(a.of)]
+
+
+def _gates(parts):
+    """Side by side: what `concatenate` is, of which XLA makes one slow loop with the parts."""
+    if len(parts) == 1:
+        return parts[0]
+    gates = sum(part.shape[2] for part in parts)
+    shape = (*parts[0].shape[:2], gates, *parts[0].shape[3:])
+    whole, at = jnp.zeros(shape, parts[0].dtype), 0
+    for part in parts:
+        whole = lax.dynamic_update_slice_in_dim(whole, part, at, 2)
+        at += part.shape[2]
+    return whole
 
 
 def _constant(value):
