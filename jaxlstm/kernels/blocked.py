@@ -41,7 +41,7 @@ ROWS = 512, 1024  # but about as many at least and at most, if little is kept
 FEW, NARROW = 2**23, 1024  # where more bytes are kept of at most so many G H, half the rows
 LARGE = 2**22  # multiplications of a step from which on a loop of four steps is faster than of one
 
-RESIDUAL = residual.LEAF
+RESIDUAL = residual.Residual(0, 0)
 
 
 def supports(update: Update, inputs: Inputs) -> str | None:
@@ -63,7 +63,7 @@ def block_rows(weights: Weights, kept: int = 0) -> int:
 def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     """The last carry, and h after every step, or with `keep` a `Kept`."""
     weights, x, carry, initial, valid, resets = inputs
-    emitted = residual.emitter(update, inputs) if keep else None
+    kept_bytes = residual.kept_bytes(update, inputs) if keep else 0
     unknown = any(map(is_symbolic, x.shape))
     apart = not unknown and x.shape[0] > 1 and gate_by_gate(update, inputs)
     unroll = 1 if unknown or x.shape[1] * weights.w_h.size < LARGE else 4
@@ -78,20 +78,19 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
             u = project(carry.h, weights.w_h)
             z = with_bias(now)  # here, where XLA makes one loop of it and the gates
             carry = advance(update, weights, carry, z, u, valid)
-            return carry, (emit(carry, keep), emitted(z, u) if emitted else None)
+            return carry, (emit(carry, keep), u if kept_bytes else None)
 
         zs = project(x, weights.w_x)
         times, with_bias = by_gates(zs, weights.b) if apart else (zs, lambda z: z + weights.b)
-        carry, ys = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
-        return (carry, None), ys
+        carry, (ys, us) = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
+        return (carry, None), (ys, residual.of_steps(update, inputs, zs + weights.b, us))
 
-    rows = block_rows(weights, residual.kept_bytes(update, inputs) if keep else 0)
-    length = block_length(x.shape[0], x.shape[1], rows)
+    length = block_length(x.shape[0], x.shape[1], block_rows(weights, kept_bytes))
     steps = (x, valid, resets)
     (last, _), (ys, kept) = in_ragged_blocks(block, carry, None, steps, valid, length)
     if not keep:
         return last, ys
-    return last, Kept(ys, residual.nothing(inputs) if kept is None else kept)
+    return last, Kept(ys, residual.whole(inputs, kept))
 
 
 def by_gates(zs: Array, b: Array) -> tuple[Array, Callable[[Array], Array]]:
@@ -118,7 +117,7 @@ def steps_again(
     before = jax.tree.map(lambda e, a: jnp.concatenate([e[None], a[:-1]]), edge, after)
     before = restart(resets, initial, before)
     if kept is not None:
-        return before, *residual.parts(kept)
+        return before, kept.z, jnp.zeros_like(kept.z) if kept.u is None else kept.u
     weights = inputs.weights
     return before, project(x, weights.w_x) + weights.b, project(before.h, weights.w_h)
 
@@ -186,7 +185,7 @@ def backward(
         return _backward(update, keep, inputs, kept, wanted, g_last, g_ys)
 
     # What is kept is of no use to a derivative, to which it would be a constant.
-    run = with_derivative(faster, again) if residual.is_there(kept) else again
+    run = with_derivative(faster, again) if residual.steps(kept.residual) else again
     return run(inputs, kept, g_last, g_ys)
 
 
@@ -255,9 +254,9 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     zeros = lambda tree: jax.tree.map(lambda w: jnp.zeros(w.shape, accumulator(w.dtype)), tree)
     state = (g_last, zeros(wanted.initial)), zeros(wanted.weights)
     state, _ = vary_alike((state, x))
-    steps = (x, valid, resets, carries, kept.residual, g_ys)
-    there = residual.is_there(kept)
-    rows = block_rows(weights, residual.kept_bytes(update, inputs) if there else 0)
+    known = residual.steps(kept.residual)
+    steps = (x, valid, resets, carries, known, g_ys)
+    rows = block_rows(weights, residual.kept_bytes(update, inputs) if known else 0)
     length = block_length(x.shape[0], x.shape[1], rows)
     ((g, g_initial), sums), g_x = in_ragged_blocks(
         block, *state, steps, valid, length, reverse=True

@@ -5,19 +5,25 @@ new to the process: to get its pages takes longer than the products, unless ther
 or these are large.
 """
 
-from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxlstm.base import is_symbolic
 from jaxlstm.kernels.reading import dtype_of_gates, only_the_sum
-from jaxlstm.kernels.recurrence import Inputs, Kept, Update
+from jaxlstm.kernels.recurrence import Inputs, Update
 
-LEAF = 0  # an array: (T, B, 1, *G, H) of z + u, (T, B, 2, *G, H) of z and u, (0, B, 1, *G, H)
 MANY = 16 * 2**20  # bytes that are always kept
 WIDE = 384  # features and units from which on more are, twice that where z and u are kept apart,
 MOST = 256 * 2**20  # up to so many
+
+
+class Residual(NamedTuple):
+    """What is kept, of no step (0, B, *G, H) what is not."""
+
+    z: Any  # (T, B, *G, H)  z, or z + u where nothing else counts
+    u: Any  # (T, B, *G, H)  u, of no step where it is in z
 
 
 def kept_bytes(update: Update, inputs: Inputs) -> int:
@@ -31,25 +37,22 @@ def kept_bytes(update: Update, inputs: Inputs) -> int:
     return size if size <= (MOST if wide else MANY) else 0
 
 
-def emitter(update: Update, inputs: Inputs) -> Callable[[Array, Array], Array] | None:
-    """What a step keeps of its z and u (B, *G, H), as a function of them; None for nothing."""
-    if not kept_bytes(update, inputs):
+def of_steps(update: Update, inputs: Inputs, z: Array, u: Array | None) -> Residual | None:
+    """Of a block's z and u (T, B, *G, H), after its loop: there XLA makes slow code of it."""
+    if u is None:
         return None
-    alone = only_the_sum(update, inputs)
-    return lambda z, u: jnp.stack([z + u] if alone else [z, u], 1)
+    return Residual(z + u, None) if only_the_sum(update, inputs) else Residual(z, u)
 
 
-def nothing(inputs: Inputs) -> Array:
-    """What is kept where nothing is."""
+def whole(inputs: Inputs, kept: Residual | None) -> Residual:
+    """`kept`, with arrays of no step for what is None."""
     weights, x, *_ = inputs
-    return jnp.zeros((0, x.shape[1], 1, *weights.b.shape), dtype_of_gates(inputs))
+    nothing = jnp.zeros((0, x.shape[1], *weights.b.shape), dtype_of_gates(inputs))
+    return Residual(*(nothing if a is None else a for a in kept or (None, None)))
 
 
-def is_there(kept: Kept) -> bool:
-    """Whether there is something."""
-    return kept.residual is not None and kept.residual.shape[0] > 0
-
-
-def parts(kept: Array) -> tuple[Array, Array]:
-    """z and u (T, B, *G, H); z + u and zeros where only the sum counts."""
-    return kept[:, :, 0], kept[:, :, 1] if kept.shape[2] == 2 else jnp.zeros_like(kept[:, :, 0])
+def steps(kept: Residual | None) -> Residual | None:
+    """What of it has steps, None for the rest: `whole` undone."""
+    if kept is None or not len(kept.z):
+        return None
+    return Residual(kept.z, kept.u if len(kept.u) else None)
