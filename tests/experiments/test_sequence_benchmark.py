@@ -81,6 +81,8 @@ def test_every_contender_is_known_and_ours_are_those_that_explain_lists():
     here = contenders.ours(Case("lstm", (1, 1024, 64, 128), FORWARD))
     assert {"jaxlstm:blocked", "jaxlstm:reference", "jaxlstm:blocked:vmap"} <= set(here)
     assert here["jaxlstm:blocked:devices"] == "a batch of one"
+    assert "jaxlstm:blocked:checkpoint" not in here
+    assert "jaxlstm:blocked:checkpoint" in contenders.ours(Case("memory", (2, 9, 3, 4), GRADIENT))
     every = contenders.select(["jaxlstm"], chosen)
     assert every == [name for name in names if name.startswith("jaxlstm")]
 

@@ -10,7 +10,8 @@ rounds, after two that do not count. All are float32, with the weights of
 one set of our params, and are timed only if their outputs, or loss and gradients to params and
 inputs, are those of the first. The loss is the sum of squares of the outputs. Ours are named
 `jaxlstm:IMPLEMENTATION`, those that `jaxlstm.explain` lists; with `:vmap` it runs single sequences
-under `jax.vmap`, with `:devices` under `jaxlstm.data_parallel`, one virtual CPU device a core.
+under `jax.vmap`, with `:devices` under `jaxlstm.data_parallel`, one virtual CPU device a core, and
+with `:checkpoint` keeps the carry of every 512th step alone.
 
 The fraction of the product peak counts the matrix products alone, 2 T B G H (D + H) forward for G
 gates, and three times that forward + gradient. Peak memory is the highest resident set during

@@ -62,6 +62,8 @@ def ours(case: Case, quick: bool = False) -> dict[str, str | None]:
         if quick and name == "reference":
             continue
         found[f"{OURS}:{name}"] = reason
+        if case.row == "memory":
+            found[f"{OURS}:{name}:checkpoint"] = reason
         if name != "reference" and case.row != "compile" and not quick:
             alone = "a batch of one" if case.shape[0] == 1 else None
             found[f"{OURS}:{name}:vmap"] = reason

@@ -10,9 +10,11 @@ import jaxlstm as jl
 from experiments.benchmarks.sequence.cases import Case, Given, layer_of
 from experiments.benchmarks.sequence.program import Program, jax_program, jax_step
 
+SEGMENT = 512  # steps of which a checkpoint keeps the first carry alone
+
 
 def build(case: Case, given: Given, variant: str) -> Program:
-    """`variant` is an implementation, or one with `":vmap"` or `":devices"` after it.
+    """`variant` is an implementation, maybe with `":vmap"`, `":devices"` or `":checkpoint"`.
 
     Of a single step it is `"step"`, `"step:donated"`, or `streaming` as `"stream:IMPLEMENTATION"`.
     """
@@ -24,7 +26,8 @@ def build(case: Case, given: Given, variant: str) -> Program:
         layer = layer_of(case, jl.data_parallel)
 
     def scan(params, xs, lengths):
-        options = dict(lengths=lengths, implementation=implementation)
+        segment = SEGMENT if way == "checkpoint" else None
+        options = dict(lengths=lengths, implementation=implementation, checkpoint=segment)
         if isinstance(layer, jl.Layer):
             return layer.apply(params, xs, **options)[1]
         return jl.scan(layer, params, xs, **options)[1]
