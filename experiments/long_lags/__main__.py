@@ -1,6 +1,7 @@
 """The classic long-lag experiments: `python -m experiments.long_lags TASK`, one by one.
 
-`list` names the tasks; `page` writes docs/long_lags.md from what the runs found.
+`list` names the tasks; `page` writes docs/long_lags.md from what the runs found, or with `--out`
+long_lags.md in that folder from what is there.
 """
 
 import argparse
@@ -59,7 +60,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--keep", default="", help="a folder, to go on from if killed; of some tasks"
     )
-    parser.add_argument("--out", type=Path, default=results.FOLDER, help="where the JSON goes")
+    parser.add_argument(
+        "--out", type=Path, help="where the JSON goes; experiments/long_lags/results, if not given"
+    )
     given = parser.parse_args(arguments)
     if given.task == "list":
         for name, (_, forms) in TASKS.items():
@@ -67,7 +70,9 @@ def main(arguments: list[str]) -> int:
         return 0
     if given.task == "page":
         order = [(task, form) for task, (_, forms) in TASKS.items() for form in forms]
-        results.PAGE.write_text(results.page(results.read(given.out, order)), encoding="utf-8")
+        found = results.read(given.out or results.FOLDER, order)
+        place = given.out / results.PAGE.name if given.out else results.PAGE
+        place.write_text(results.page(found), encoding="utf-8")
         return 0
     run, forms = TASKS[given.task]
     if given.form and given.form not in forms:
@@ -78,9 +83,15 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--keep: {given.task} can't be kept; those that can are {', '.join(KEEPS)}")
     if given.keep and given.quick:
         parser.error("--keep: of a --quick try nothing is kept")
+    forms = (given.form,) if given.form else forms
+    if (given.seeds or given.budget) and not (given.quick or given.out):
+        for form in forms:
+            known = results.command_of(given.task, form)
+            if known not in (None, command(given, form)):
+                parser.error(f"--out: there is a result of `{known}`; name a folder for another")
     options = results.Options(given.quick, given.seeds, given.budget, given.data, given.keep)
     code = results.commit()  # whatever is committed while it runs
-    for form in [given.form] if given.form else forms:
+    for form in forms:
         began = time.monotonic(), time.process_time()
         found = run(given.task, form, options)
         print(
@@ -90,7 +101,7 @@ def main(arguments: list[str]) -> int:
             seconds = time.monotonic() - began[0], time.process_time() - began[1]
             said = command(given, form)
             record = results.record(given.task, form, found, seconds, said, code)
-            results.save(record, given.out)
+            results.save(record, given.out or results.FOLDER)
     return 0
 
 

@@ -11,7 +11,10 @@ A network is tested by 10 streams, its weights standing still. It is perfect if 
 symbols of each; good if they are more than 1,000 in the mean. (The paper tests after each stream;
 we after every 10,000 symbols, with the weights there and with those at the end of the longest
 stream since the last test. It trains with 30,000 streams at most, we with as many symbols as are
-given too.) What came of it: docs/long_lags.md.
+given too.)
+
+Result: of 100 networks none is perfect without forget gates, 16 are with them (the paper: 18), and
+19 with a rate that decays (62). More of it: docs/long_lags.md.
 """
 
 from collections.abc import Callable

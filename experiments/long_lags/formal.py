@@ -17,7 +17,9 @@ the best of eight seeds counts to lengths of about 110.
 
     python -m experiments.long_lags anbncn --form lstm
 
-What came of it: docs/long_lags.md.
+Result: the LSTM's best network is right in all strings of parity, a^n b^n, a^n b^n c^n and Dyck-1,
+in 99.9 % of cycle's and 97 % of Dyck-2's; minLSTM and mLSTM learn none of them. More of it:
+docs/long_lags.md.
 """
 
 import functools

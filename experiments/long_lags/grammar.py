@@ -2,9 +2,13 @@
 
     python -m experiments.long_lags reber --form 1997
 
-256 random strings to learn from, one after another at random, and 256 others; a network has
-succeeded when on all 512 and at every step the symbols that may come are the most active outputs.
-What came of it: docs/long_lags.md.
+256 random strings to learn from, one after another at random, and 256 of a test, drawn likewise: as
+short ones are likely, 194 of these in the mean are among the first too. 3 blocks of 2 cells, 276
+weights, a rate of 0.5, output gates' biases of -1, -2 and -3. A network has succeeded when on all
+512 and at every step the symbols that may come are the most active outputs.
+
+Result: 14 of 30 networks succeed in the paper's form, where all do in the paper; 28 of 30 in
+today's, after 4,311 strings. More of it: docs/long_lags.md.
 """
 
 from typing import Any
@@ -17,7 +21,7 @@ from experiments.long_lags import reber
 from experiments.long_lags.blocks import Net
 from experiments.long_lags.learners import modern, of_1997_online
 from experiments.long_lags.population import Goal, Learner, State, start, train
-from experiments.long_lags.results import Found, Options, counted
+from experiments.long_lags.results import Found, Options, at_least, counted
 from experiments.long_lags.sequences import Sequence
 
 NET = Net(
@@ -60,7 +64,7 @@ def all_right(learner: Learner, params: Any, xs: jax.Array, legal: jax.Array) ->
 def run(name: str, form: str, options: Options) -> Found:
     """The experiment, of 30 trials with strings of their own."""
     learner, seeds = LEARNERS[form], options.seeds or SEEDS
-    budget = options.budget or (1_000 if options.quick else BUDGET)
+    budget = at_least(options, 1_000, BUDGET, "strings")
     sets = [reber.data_set(np.random.default_rng(n), 2 * STRINGS) for n in range(seeds)]
     data = tuple(map(jnp.stack, zip(*sets, strict=True)))
     keys = jax.random.split(jax.random.key(0), seeds)
@@ -101,7 +105,7 @@ def run(name: str, form: str, options: Options) -> Found:
 
 
 def bigrams(sets: list[tuple[np.ndarray, ...]]) -> float:
-    """Of the other strings, how many are right if all that ever follows a symbol may follow it."""
+    """Of the test's strings, how many are right if all that ever follows a symbol may follow it."""
     right = []
     for xs, following, legal in sets:
         inside = following.sum(-1) > 0

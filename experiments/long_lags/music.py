@@ -11,8 +11,11 @@ the LSTM with peepholes, and eight variants of it.
 
 Where we differ: Adam, in place of RMSProp and of momentum; for the tunes noise of 0.03, and a rate
 that falls as a cosine; a network of 200 units beside them; and in the ablations all variants have
-the same number of units and settings, where the paper has 200 random ones of each. What came of it:
-docs/long_lags.md.
+the same number of units and settings, where the paper has 200 random ones of each.
+
+Result, in nats a frame: the chorales 8.51 by the LSTM, 8.57 by the GRU, 8.77 by the plain network
+(the paper: 8.67, 8.54, 9.10); the tunes 3.95, 3.88 and 3.51 (3.20, 3.23, 3.13), 3.33 by 200 units;
+all variants within 0.07 of each other. More of it: docs/long_lags.md.
 """
 
 from typing import Any, NamedTuple

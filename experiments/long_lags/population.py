@@ -108,16 +108,21 @@ def until_solved(
     report: Callable[[str], None] = print,
     every: int = 2000,
 ) -> State:
-    """Trains `seeds` networks until all have succeeded, or have seen `budget` sequences."""
+    """Trains `seeds` networks until all have succeeded, or have seen `budget` sequences.
+
+    Of batches those that end by then; there is a look at the networks after each `every` sequences.
+    """
     keys = random.split(random.key(0), seeds)
     state = jax.vmap(lambda key: start(learner, goal, key))(keys)
-    updates = max(1, every // learner.batch)
-    run = jax.jit(jax.vmap(lambda s: train(learner, sample, goal, updates, s)), donate_argnums=0)
-    seen, told = 0, 0
-    while seen < budget and (np.asarray(state.solved) < 0).any():
-        state = run(state)
+    of_each = lambda updates: jax.vmap(lambda s: train(learner, sample, goal, updates, s))
+    run = jax.jit(lambda s, updates: of_each(updates)(s), static_argnums=1, donate_argnums=0)
+    left, seen, told = budget // learner.batch, 0, 0
+    while left and (np.asarray(state.solved) < 0).any():
+        updates = min(left, max(1, every // learner.batch))
+        state = run(state, updates)
+        left -= updates
         seen += updates * learner.batch
-        if seen >= 2 * told or seen >= budget:
+        if seen >= 2 * told or not left:
             solved = np.asarray(state.solved) >= 0
             report(f"{seen:,} sequences: {solved.sum()} of {seeds} have succeeded")
             told = seen

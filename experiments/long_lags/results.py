@@ -1,5 +1,6 @@
 """What a run found: kept as JSON, and all of it as a page."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -10,8 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-FOLDER = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[2] / "docs" / "long_lags.md"
+HERE = Path(__file__).parent
+FOLDER = HERE / "results"
+PAGE = HERE.parents[1] / "docs" / "long_lags.md"
+FOUND = ("experiments/long_lags/results", "docs/long_lags.md")  # which no run reads
 
 
 class Options(NamedTuple):
@@ -81,26 +84,35 @@ def record(
     }
 
 
-def commit() -> str:
-    """The commit that is checked out, with a + if there are changes besides; "" without any."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def commit(folder: Path = HERE) -> str:
+    """The commit that is checked out; "" if none is.
+
+    With a + and some digits of their hash if there are changes besides, but to what runs found.
+    """
+    git = ["git", "-C", str(folder)]
+    others = ["--", ":/", *(f":(top,exclude){path}" for path in FOUND)]
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        )
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True)
+        changes = subprocess.run([*git, "diff", "HEAD", *others], capture_output=True).stdout
     except OSError:
         return ""
     if head.returncode:
         return ""
-    return head.stdout.strip() + ("+" if changed else "")
+    return head.stdout.decode().strip() + (
+        "+" + hashlib.sha256(changes).hexdigest()[:7] if changes else ""
+    )
 
 
-def save(result: dict[str, Any], folder: Path = FOLDER) -> Path:
+def save(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['task']}.{result['form']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return path
+
+
+def command_of(task: str, form: str) -> str | None:
+    """What made the kept result of a task's form, None if there is none."""
+    path = FOLDER / f"{task}.{form}.json"
+    return json.loads(path.read_text("utf-8"))["command"] if path.exists() else None
 
 
 def read(folder: Path, order: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -116,13 +128,14 @@ def read(folder: Path, order: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 HEAD = """# Long time lags, reproduced
 
-What `python -m experiments.long_lags TASK` found, one row for each task and form; written by
-`python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the source prints,
-"ours" the mean ± standard deviation over seeds. Seconds are those of the clock, with other runs
-beside or halted for others, and of the CPU; more than half an hour is in bold. All {count} rows
-took {hours:.1f} hours of CPU. A commit with a + had changes besides. What was tried where something
-was not reached is in [the README of the experiments](../experiments/long_lags/README.md). Run on:
-{machines}.
+What `python -m experiments.long_lags TASK` found, one row for each task and form that was run;
+written by `python -m experiments.long_lags page` from the JSON of the runs. "Paper" is what the
+source prints, "ours" the mean ± standard deviation over seeds. Seconds are those of the clock, with
+other runs beside or halted for others, and of the CPU; more than half an hour is in bold. All
+{count} rows took {hours:.1f} hours of CPU, one core each. The commit is that of the run, with a +
+if it had changes besides; some rows' words (task, source, asked) and floors were put in order
+after it. What was tried where something was not reached is in [the README of the
+experiments](../experiments/long_lags/README.md). Run on: {machines}.
 
 | task | form | source | paper | asked | ours | | floor | seconds, CPU | command, date, commit |
 |---|---|---|---|---|---|---|---|---|---|

@@ -12,8 +12,10 @@ the paper's, some 70,000 and 16,000, learn in batches of 32 sequences, all of th
 That an LSTM is left at guessing in the second, ten symbols at ln 8 in 1,020 steps, is the result.
 Where we differ: inputs of the copy task are one of ten, where theirs are one number from 0 to 9;
 the paper searched for the optimizer, its rate and clipping, layers and forget biases of each
-network, which are here the same for all; and the updates are fewer. What came of it:
-docs/long_lags.md.
+network, which are here the same for all; and the updates are fewer.
+
+Result: adding is learnt by the GRU, to a loss of 0.0006, and not by the LSTM and the plain network,
+which stay at a constant's 0.164; copying by none, 0.0205 the LSTM's. More of it: docs/long_lags.md.
 """
 
 import functools

@@ -12,8 +12,9 @@ As theirs: 100,000 presentations, Adam at 1e-3, gradients clipped to norm 5, no 
 theirs: batches of 8 commands, whose actions are of like lengths, and not single ones; each command
 once an epoch, and not drawn with replacement; the rate falls to zero in a straight line; the
 decoder's inputs are always what it should have written, where theirs are its own half of the time;
-no dropout, where theirs is 0.5. Seeds are trained one after another. What came of it:
-docs/long_lags.md.
+no dropout, where theirs is 0.5. Seeds are trained one after another.
+
+Result: 100.00, 14.19 and 0.04 % right (the paper: 99.8, 13.8, 0.08). More of it: docs/long_lags.md.
 """
 
 import functools

@@ -268,61 +268,6 @@ def test_success_is_when_the_latest_are_right_and_ends_the_learning(begin, when)
     assert state.seen == state.params == 8
 
 
-def test_counted_says_how_many_succeeded_and_when():
-    assert results.counted(np.array([10, -1, 20])) == "2 of 3 seeds, 15 ± 5 sequences"
-    assert results.counted(np.array([-1, -1])) == "0 of 2 seeds"
-
-
-@pytest.mark.parametrize("task", ["reber", "order-6a"])
-def test_a_quick_run_prints_its_result_beside_the_paper_s_and_the_floor(task, capsys, tmp_path):
-    arguments = [task, "--form", "1997", "--quick", "--seeds", "2", "--budget", "200"]
-    assert command.main([*arguments, "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "0 of 2 seeds" in said
-    assert "paper: " in said
-    assert "floor: " in said
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_page_has_a_row_for_each_run_with_what_was_asked_and_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "PAGE", tmp_path / "page.md")
-    found = results.Found(
-        title="a task",
-        source="table 1",
-        paper="5 sequences",
-        accept="at most 10",
-        ours="12 ± 1",
-        floor="chance: 50 %",
-        passed=False,
-        seeds=3,
-        numbers={"solved": [11, 13]},
-    )
-    for task, passed, seconds in [
-        ("order-6a", False, (60.2, 1000.0)),
-        ("adding-100", True, (2600.0, 2600.0)),
-    ]:
-        record = results.record(
-            task, "1997", found._replace(passed=passed), seconds, "run it", "1a2b3c4"
-        )
-        results.save(record, tmp_path)
-    assert command.main(["page", "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "page.md").read_text()
-    assert f"JAX {jax.__version__}." in text
-    *_, first, second = text.splitlines()
-    assert first.startswith(
-        "| a task | 1997 | table 1 | 5 sequences | at most 10 | 12 ± 1; seeds: 3 | reached |"
-    )
-    assert "| **not reached** | chance: 50 % | 60, 1,000 | `run it`, " in second
-    assert "| **2,600**, 2,600 |" in first
-    assert "All 2 rows\ntook 1.0 hours of CPU." in text
-
-
-def test_the_page_in_docs_is_what_the_kept_results_give():
-    order = [(task, form) for task, (_, forms) in command.TASKS.items() for form in forms]
-    kept = results.read(results.FOLDER, order)
-    assert results.PAGE.read_text("utf-8") == results.page(kept)
-
-
 @pytest.mark.parametrize(("name", "right"), [("order-6a", 1 / 4), ("lag-2c-100", 1 / 2)])
 def test_the_floor_is_what_the_best_constant_has_wrong(name, right):
     wrong = classic.constant(classic.EXPERIMENTS[name]) / classic.TESTED
@@ -350,28 +295,14 @@ def test_networks_learn_a_line_until_they_are_told_to_stop(in_turn, monkeypatch)
     np.testing.assert_allclose(trained.params, [[3, 1]] * 3, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["adding-100", "--seeds", "-3"], "expected a number from 1, got -3"),
-        (["adding-100", "--budget", "0"], "expected a number from 1, got 0"),
-        (["adding-100", "--budget", "1e5"], "expected a number from 1, got 1e5"),
-        (["adding-100", "--data", "there"], "--data: adding-100 reads none; those that do are"),
-        (["adding-100", "--form", "gru"], "--form: adding-100 has 1997, modern, got gru"),
-        (["adding-100", "--keep", "there"], "--keep: adding-100 can't be kept; those that can are"),
-        (["smnist", "--keep", "there", "--quick"], "--keep: of a --quick try nothing is kept"),
-    ],
-)
-def test_what_the_command_line_refuses(words, said, capsys):
-    with pytest.raises(SystemExit):
-        command.main(words)
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("task", ["continual-reber", "gts"])
-def test_a_budget_that_ends_before_the_first_test_is_refused(task):
-    with pytest.raises(ValueError, match=r"--budget: expected at least [12]0,000 \w+, got 100"):
-        command.main([task, "--budget", "100"])
+def test_networks_see_as_many_sequences_as_they_may():
+    goal = population.Goal(5, -1.0)
+    sample = lambda key: sequences.Sequence(jnp.ones(1), None, None, None, None)
+    run = lambda budget, every: population.until_solved(
+        learner(), sample, goal, 2, budget, report=lambda said: None, every=every
+    )
+    assert run(7, 3).seen.tolist() == [7, 7]
+    assert run(2, 3).seen.tolist() == [2, 2]
 
 
 def test_a_page_of_nothing_is_refused_and_the_old_one_stands(tmp_path, monkeypatch):
