@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> None:
         config,
         corpus,
         finish,
+        model,
         pretrained,
         report,
         sample,
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> None:
     streams = Streams(data.train, settings.batch, settings.window, shard)
     if not early:
         set_devices()
+    model.check(settings)
     report.say("\n".join(data.report))
     leads = distributed.leads()
     devices = train.use_devices(settings)

@@ -27,7 +27,9 @@ class Config:
     level: str = option("char", "char or word")
     vocabulary: int = option(10_000, "size of a word vocabulary at most")
     # model
-    cell: str = option("lstm", "lstm, peephole, gru or elman")
+    cell: str = option(
+        "lstm", "lstm, peephole, gru, elman, or MODULE:NAME, which makes a Cell of so many units"
+    )
     layers: int = option(1, "recurrent layers")
     hidden: int = option(512, "units in each layer")
     embedding: int = option(128, "size of the symbols' embedding")
@@ -58,7 +60,7 @@ class Config:
     begin_with: str = option("", "folder of a run whose params and vocabulary to begin with")
     batch: int = option(32, "streams of text side by side")
     window: int = option(64, "steps of truncated back-propagation through time")
-    restart: float = option(0.02, "chance of each stream to begin a window from the zero carry")
+    restart: float = option(0.02, "chance of each stream to begin a window from the initial carry")
     epochs: float = option(1.0, "passes over the training text, unless --steps is given")
     steps: int = option(0, "windows to train on; 0: by --epochs")
     seed: int = option(0, "of the initial params and the dropout")
@@ -169,7 +171,6 @@ QUICK = {
 CHOICES = {
     "corpus": ("stdlib", "tinyshakespeare"),
     "level": ("char", "word"),
-    "cell": ("lstm", "peephole", "gru", "elman"),
     "optimizer": ("adamw", "sgd", "ntasgd"),
     "schedule": ("linear", "epochs", "plateau", "constant"),
     "precision": ("float32", "bfloat16", "float16"),

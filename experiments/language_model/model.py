@@ -1,5 +1,7 @@
 """The network: an embedding, recurrent layers with dropout between them, and a softmax."""
 
+import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -25,15 +27,52 @@ class ModelParams(NamedTuple):
     b_out: Array  # (V,)
 
 
+def factory(name: str) -> Callable[[int], jl.Cell]:
+    """What makes cells of a number of units: one of `CELLS`, or the NAME of "MODULE:NAME".
+
+    Raises:
+      ValueError: if there is no such thing.
+    """
+    if name in CELLS:
+        return CELLS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"--cell: expected {', '.join(CELLS)} or MODULE:NAME, got {name}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--cell: {name} can't be imported: {error}") from error
+
+
 def cells(config: Config) -> tuple[jl.Cell, ...]:
-    return (CELLS[config.cell](config.hidden),) * config.layers
+    return (factory(config.cell)(config.hidden),) * config.layers
+
+
+def check(config: Config) -> None:
+    """Raises ValueError if the cell is none, or can't be a layer of the network."""
+    cell = factory(config.cell)(config.hidden)
+    if not isinstance(cell, jl.Cell):
+        raise ValueError(f"--cell: {config.cell} makes no Cell of jaxlstm, but {cell!r}")
+
+    def step(key):
+        x = jnp.zeros((2, config.embedding))
+        params = cell.init(key, x)
+        return cell.step(params, cell.initial_carry(params, x), x)[1]
+
+    y = jax.eval_shape(step, jax.random.key(0))
+    if getattr(y, "shape", None) != (2, config.hidden):
+        raise ValueError(f"--cell: {config.cell} puts out {y}, not {config.hidden} numbers a step")
+
+
+def widths(config: Config) -> list[int]:
+    """Of the inputs of each layer."""
+    return [config.embedding] + [config.hidden] * (config.layers - 1)
 
 
 def init(config: Config, key: Array, symbols: int) -> ModelParams:
     keys = jax.random.split(key, config.layers + 2)
-    sizes = [config.embedding] + [config.hidden] * config.layers
-    of_step = [jax.ShapeDtypeStruct((size,), jnp.result_type(float)) for size in sizes]
-    layers = (c.init(k, x) for c, k, x in zip(cells(config), keys[2:], of_step, strict=False))
+    of_step = [jax.ShapeDtypeStruct((n,), jnp.result_type(float)) for n in widths(config)]
+    layers = (c.init(k, x) for c, k, x in zip(cells(config), keys[2:], of_step, strict=True))
     params = ModelParams(
         jax.random.normal(keys[0], (symbols, config.embedding)) * config.embedding**-0.5,
         tuple(layers),
@@ -48,11 +87,17 @@ def init(config: Config, key: Array, symbols: int) -> ModelParams:
 
 
 def initial_carry(config: Config, params: ModelParams, batch: int) -> tuple[Any, ...]:
-    carries = []
-    for c, p in zip(cells(config), in_precision(config, params).layers, strict=True):
-        x = jax.ShapeDtypeStruct((batch, p.w_x.shape[0]), p.w_x.dtype)
-        carries.append(c.initial_carry(p, x))
-    return tuple(carries)
+    params = in_precision(config, params)
+    like = lambda width: jax.ShapeDtypeStruct((batch, width), params.embedding.dtype)
+    each = zip(cells(config), params.layers, widths(config), strict=True)
+    return tuple(c.initial_carry(p, like(width)) for c, p, width in each)
+
+
+def restarted(config: Config, params: ModelParams, carry: Any, anew: Array) -> Any:
+    """The carry, with the initial one where a stream begins anew, (B,) booleans."""
+    initial = initial_carry(config, params, len(anew))
+    of = lambda first, c: jnp.where(anew.reshape(-1, *[1] * (c.ndim - 1)), first, c)
+    return jax.tree.map(of, initial, carry)
 
 
 def in_precision(config: Config, params: ModelParams) -> ModelParams:

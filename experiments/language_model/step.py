@@ -46,9 +46,9 @@ def train_step(config: Config, rule: optax.GradientTransformation, mesh: Mesh):
         key = jax.random.fold_in(key, jax.lax.axis_index("data"))
         key, of_restart = jax.random.split(key)
         anew = fresh | jax.random.bernoulli(of_restart, config.restart, (tokens.shape[1], 1))
-        carry = jax.tree.map(lambda c: jnp.where(anew, 0, c), state.carry)
 
         def loss(params):
+            carry = model.restarted(config, params, state.carry, anew[:, 0])
             after, nats, smooth = model.losses(config, params, carry, tokens, targets, key)
             return smooth.mean() * steps_in_loss, (nats.mean(), after)
 
