@@ -12,7 +12,10 @@ rises for 100 updates and falls as a cosine.
 Where we differ: Arjovsky's LSTM has 128 units; optimizer, rates and clipping are ours, and so is
 what saves epochs (seen in the first 300 updates): input weights of the LSTM from U(-1, 1), as there
 is one input; biases that remember up to 100 steps where the pixels are in their order, and a forget
-bias of 1 where they are not. What came of it: docs/long_lags.md.
+bias of 1 where they are not.
+
+Result: the LSTM 98.35 ± 0.14 % in order and 89.28 ± 0.13 % permuted, of three; the tanh network
+61.1 and 83.1, the relu network 82.7 and 48.9, of one. More of it: docs/long_lags.md.
 """
 
 import time
