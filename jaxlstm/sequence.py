@@ -173,7 +173,7 @@ def _scan(cell, arguments, reverse, implementation, segment):
     if segment is None or segment >= time:
         carry, ys = run(carry, 0, run_steps)
     else:
-        split, join = _moving(cell, params, carry, first)
+        split, join = _moving(cell, params, carry, first, resets is not None)
         length = -(-time // -(-time // segment))  # all alike
         kept = jax.checkpoint(run_moving, prevent_cse=False)
         moving, ys = in_blocks(kept, split(carry), run_steps, length)
@@ -181,15 +181,19 @@ def _scan(cell, arguments, reverse, implementation, segment):
     return carry, order(ys)
 
 
-def _moving(cell, params, carry, first):
-    """Functions from a carry to the leaves that a step changes, and back to the carry.
+def _moving(cell, params, carry, first, resets):
+    """Functions from a carry to the leaves that a step or a reset changes, and back to the carry.
 
-    What a step hands on as it is, as an attention's memory, need not be kept for each segment.
+    What both leave as it is, as an attention's memory, need not be kept for each segment.
     """
     leaves, tree = jax.tree.flatten(carry)
     step = lambda leaves, x: jax.tree.leaves(cell.step(params, tree.unflatten(leaves), x)[0])
     jaxpr = jax.make_jaxpr(step)(leaves, first).jaxpr
-    moves = [a is not b for a, b in zip(jaxpr.invars, jaxpr.outvars, strict=False)]
+    lasting = lambda part: isinstance(part, Persistent)
+    of_part = lambda part: jax.tree.map(lambda _: resets and not lasting(part), part)
+    reset = jax.tree.leaves(jax.tree.map(of_part, carry, is_leaf=lasting))
+    into = jaxpr.invars[: len(leaves)]
+    moves = [a is not b or r for a, b, r in zip(into, jaxpr.outvars, reset, strict=True)]
 
     def join(moving):
         new = iter(moving)

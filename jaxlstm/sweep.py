@@ -203,7 +203,10 @@ def _batch(primitive, run, args, dims, *, tree, alone, **static):
         mapped = functools.partial(run, tree=tree, alone=alone, **static)
         outs = jax.vmap(mapped, in_axes=tuple(dims))(*args)
         return outs, [0] * len(outs)
-    size = next(a.shape[dim] for a, dim in zip(args, dims, strict=True) if dim is not None)
+    one = next(n for n, dim in enumerate(dims) if dim is not None)
+    others = list(args[one].shape)
+    size = others.pop(dims[one])
+    rows = None if alone else others[axes[one]]
 
     def fold(a, dim, axis):
         if axis is None:
@@ -219,7 +222,7 @@ def _batch(primitive, run, args, dims, *, tree, alone, **static):
     def unfold(a, axis):
         if alone:
             return a
-        return a.reshape(*a.shape[:axis], size, a.shape[axis] // size, *a.shape[axis + 1 :])
+        return a.reshape(*a.shape[:axis], size, rows, *a.shape[axis + 1 :])
 
     outs = primitive.bind(*map(fold, args, dims, axes), tree=tree, alone=False, **static)
     axes = _out_axes(tree, outs)

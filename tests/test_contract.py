@@ -172,6 +172,24 @@ def test_equal_calls_give_the_same_cell(name):
     assert CELLS[name]() is CELLS[name]()
 
 
+def cells_by_length(short):
+    for name in CELLS:
+        yield pytest.param(name, marks=[] if name in short else [pytest.mark.long])
+
+
+@pytest.mark.parametrize("name", list(cells_by_length({"lstm", "mlstm", "sru", "attention dot"})))
+def test_a_batch_of_none_has_outputs_of_none_and_no_gradient(name):
+    cell, one = CELLS[name](), STEPS.get(name, STEP)
+    key = jax.random.key(0)
+    params = cell.init(key, one)
+    none = jax.tree.map(lambda a: jnp.zeros((2, 0, *a.shape[1:]), a.dtype), one)
+    of = lambda params: jl.scan(cell, params, none, key=key, lengths=jnp.zeros(0, int))[1]
+    assert all(a.shape[:2] == (2, 0) for a in jax.tree.leaves(jax.eval_shape(of, params)))
+    total = lambda params: sum(a.sum() for a in jax.tree.leaves(of(params)))
+    gradient = jax.jit(jax.grad(total))(params)
+    assert not any(a.any() for a in jax.tree.leaves(gradient))
+
+
 def test_every_cell_and_wrapper_of_the_package_is_held_to_the_laws():
     made = {name for name in jl.__all__ if hasattr(getattr(jl, name), "__wrapped__")}
     made -= {"backward", "bidirectional", "pyramid"}  # which make Layers

@@ -77,6 +77,13 @@ def test_masks_with_holes_resets_and_reversal(reverse):
     same(CELLS["gru"], options, reverse=reverse)
 
 
+def test_a_reset_after_a_sequence_s_last_valid_step():
+    mask = np.arange(TIME)[:, None] < np.array(LENGTHS["long and short"])
+    resets = np.zeros((TIME, BATCH), bool)
+    resets[[4, 17], :7] = True
+    same(CELLS["gru"], {"mask": mask, "resets": resets})
+
+
 def mapped_weights(f):
     twice = lambda params: jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), params)
     mapped = jax.vmap(jax.value_and_grad(f, (0, 1), has_aux=True), (0, None, None, None))

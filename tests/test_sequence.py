@@ -220,3 +220,28 @@ def test_segments_that_are_none_raise(checkpoint):
     cell, xs = jl.lstm(5), jnp.ones((7, 3, 4))
     with pytest.raises(ValueError, match="checkpoint: expected"):
         jl.scan(cell, papers.drawn(cell, xs[0], KEY), xs, checkpoint=checkpoint)
+
+
+@jl.cell
+def scaled():
+    """A sum of inputs, scaled by a part of the carry that a step hands on as it is."""
+
+    def step(params, carry, x):
+        h = carry[0] / 2 + carry[1] * x
+        return (h, carry[1]), h
+
+    return (
+        lambda key, x: (),
+        lambda params, x, key=None: (jnp.zeros(x.shape, x.dtype), jnp.ones(x.shape, x.dtype)),
+        step,
+    )
+
+
+@pytest.mark.parametrize("checkpoint", [None, 2])
+def test_a_reset_of_what_no_step_changes_lasts(checkpoint):
+    start, resets = (jnp.zeros(1), jnp.full(1, 10.0)), jnp.arange(6) == 1
+    (_, scale), ys = jl.scan(
+        scaled(), (), jnp.ones((6, 1)), start, resets=resets, checkpoint=checkpoint
+    )
+    np.testing.assert_allclose(ys[:, 0], [10, 1, 1.5, 1.75, 1.875, 1.9375])
+    assert scale == 1

@@ -167,7 +167,7 @@ def mlstm_step(
     c = kept[..., None] * carry.c + new[..., None] * v[..., None, :]
     n = kept * carry.n + new
     h = _read((q[..., None, :] @ c)[..., 0, :], (q * n).sum(-1), m, o)
-    y = h.reshape(*x.shape[:-1], -1).astype(state_dtypes(params, x)[0])
+    y = h.reshape(*x.shape[:-1], h.shape[-2] * h.shape[-1]).astype(state_dtypes(params, x)[0])
     return cast(MLSTMCarry(c, n, m), carry), y
 
 
@@ -208,7 +208,8 @@ def parallel(params, carry, xs, valid, resets, initial, forget):
     kept = jnp.exp(start[..., -1] - m)[..., None]
     new = jnp.exp(weights[..., -1, :] - m[..., None])[..., None] * k
     last = MLSTMCarry(kept[..., None] * old.c + new.mT @ v, kept * old.n + new.sum(-2), m)
-    ys = jnp.moveaxis(h, -2, 0).reshape(*xs.shape[:-1], -1)
+    ys = jnp.moveaxis(h, -2, 0)
+    ys = ys.reshape(*xs.shape[:-1], ys.shape[-2] * ys.shape[-1])
     return cast(last, carry), ys.astype(state_dtypes(params, xs)[0])
 
 

@@ -21,7 +21,7 @@ from jaxlstm.blocks import block_length, in_blocks
 from jaxlstm.kernels import residual
 from jaxlstm.kernels.linear import reassociated
 from jaxlstm.kernels.ragged import in_ragged_blocks
-from jaxlstm.kernels.reading import gate_by_gate, only_the_sum
+from jaxlstm.kernels.reading import closes_over_traced, gate_by_gate, only_the_sum
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -45,11 +45,17 @@ RESIDUAL = residual.Residual(0, 0)
 
 
 def supports(update: Update, inputs: Inputs) -> str | None:
-    """Any sequence will do whose batch is not split over explicit mesh axes."""
+    """Any sequence will do of which nothing is split over explicit mesh axes."""
     if isinstance(inputs.x, jax.ShapeDtypeStruct):
         return None
-    if any(axis is not None for axis in jax.typeof(inputs.x).sharding.spec):
-        return "xs is split over a mesh axis of type Explicit; Auto, or shard_map, can be served"
+    axes = (axis for a in jax.tree.leaves(inputs) for axis in jax.typeof(a).sharding.spec)
+    if any(axis is not None for axis in axes):
+        return "an array is split over a mesh axis of type Explicit; Auto, or shard_map, is served"
+    read = jax.tree.leaves((inputs.weights.theta, inputs.carry))
+    if not all(jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in read):
+        return "theta or the carry has numbers that are not floating-point"
+    if closes_over_traced(update, inputs):
+        return "update reads a traced value that is not in theta"
     return None
 
 
@@ -86,11 +92,16 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
         return (carry, None), (ys, residual.of_steps(update, inputs, zs + weights.b, us))
 
     length = block_length(x.shape[0], x.shape[1], block_rows(weights, kept_bytes))
-    steps = (x, valid, resets)
-    (last, _), (ys, kept) = in_ragged_blocks(block, carry, None, steps, valid, length)
+    steps, busy = (x, valid, resets), where_busy(valid, resets)
+    (last, _), (ys, kept) = in_ragged_blocks(block, carry, None, steps, busy, length)
     if not keep:
         return last, ys
     return last, Kept(ys, residual.whole(inputs, kept))
+
+
+def where_busy(valid: Array | None, resets: Array | None) -> Array | None:
+    """(T, B) the steps that may change a carry; None for all."""
+    return valid if valid is None or resets is None else valid | resets
 
 
 def by_gates(zs: Array, b: Array) -> tuple[Array, Callable[[Array], Array]]:
@@ -111,11 +122,21 @@ def edge(inputs: Inputs, carries: Any, start: Any) -> Any:
 
 
 def steps_again(
-    inputs: Inputs, edge: Any, initial: Any, x: Array, resets: Any, after: Any, kept: Any = None
+    inputs: Inputs, begin: tuple[Any, Any, Any], steps: tuple[Any, ...], kept: Any = None
 ) -> tuple[Any, Array, Array]:
-    """The carries that a block's steps saw, and their z and u, as kept or computed again."""
+    """The carries that a block's steps saw, and their z and u, as kept or computed again.
+
+    Args:
+      inputs: those of `forward`.
+      begin: the carry before the block, that of resets, and that before all steps.
+      steps: the block's x, valid, resets, and the carries after each.
+      kept: their `Residual`, if there is one.
+    """
+    edge, initial, first = begin
+    x, valid, resets, after = steps
     before = jax.tree.map(lambda e, a: jnp.concatenate([e[None], a[:-1]]), edge, after)
     before = restart(resets, initial, before)
+    before = select(valid, before, first)  # what was left out has zeros after each step
     if kept is not None:
         return before, kept.z, jnp.zeros_like(kept.z) if kept.u is None else kept.u
     weights = inputs.weights
@@ -132,8 +153,8 @@ def tangent(update: Update, keep: bool, inputs: Inputs, kept: Kept, d: Inputs) -
 
     def block(d_carry, start, s):
         x, d_x, valid, resets, after = s
-        begin = edge(inputs, carries, start)
-        before, z, u = steps_again(inputs, begin, inputs.initial, x, resets, after)
+        begin = edge(inputs, carries, start), inputs.initial, inputs.carry
+        before, z, u = steps_again(inputs, begin, (x, valid, resets, after))
         parts = [
             d.weights.b,
             None if d_x is None else project(d_x, weights.w_x),
@@ -204,12 +225,12 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
         # The h of a projection has another shape than the carry's, and keeps its own dtype.
         return cast(new, carry if p_back is None else carry._replace(h=new.h))
 
-    def through(g, valid, pull):
+    def through(g, valid, pull, like):
         """The cotangents of a step's carry, of z, and of u if that is another."""
         new = select(valid, g, zeros_like(g))
         if p_back is not None:
             new = new._replace(h=project(new.h, p_back))
-        g_before, g_z, *g_u = pull(new)
+        g_before, g_z, *g_u = pull(cast(new, like))
         if valid is not None:
             g_before = jax.tree.map(jnp.add, g_before, select(valid, zeros_like(g), g))
         return g_before, g_z, g_u[0] if g_u else None
@@ -217,8 +238,8 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     def block(state, start, t, of_rows):
         (g, g_initial), sums = state
         x, valid, resets, after, known, g_ys = t
-        begin, first = of_rows((edge(inputs, carries, start), inputs.initial))
-        before, z, u = steps_again(inputs, begin, first, x, resets, after, known)
+        begin = of_rows((edge(inputs, carries, start), inputs.initial, inputs.carry))
+        before, z, u = steps_again(inputs, begin, (x, valid, resets, after), known)
         read = (z + u,) if summed else (z, u)
         pulls = jax.vmap(lambda *a: jax.vjp(elementwise, *a)[1])(before, *read)
         like = jax.eval_shape(elementwise, *jax.tree.map(lambda a: a[0], (before, *read)))
@@ -228,8 +249,9 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             g, g_initial = s
             of_pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
-            g_before, g_z, g_u = through(g, valid, partial(pull, of_pull))
-            of_h = (g_z if g_u is None else g_u).reshape(g_z.shape[0], -1) @ w_back
+            g_before, g_z, g_u = through(g, valid, partial(pull, of_pull), like)
+            flat = (g_z if g_u is None else g_u).reshape(g_z.shape[0], len(w_back))
+            of_h = flat @ w_back
             g_before = g_before._replace(h=g_before.h + of_h.astype(g_before.h.dtype))
             if reset is not None:
                 g_initial = added(g_initial, lambda: select(reset, g_before, zeros_like(g_before)))
@@ -243,7 +265,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
         products = Weights(
             w_x=lambda: outer(x, g_z), w_h=lambda: outer(before.h, g_u), b=lambda: g_z.sum((0, 1))
         )
-        steps = lambda w: advance(update, w, before, z, u, valid)
+        steps = lambda w: jax.vmap(partial(advance, update, w))(before, z, u, valid)
         g_inner = jax.vjp(steps, of_inner)[1](totals)[0] if wanted_inner else of_inner
         new = products._replace(theta=lambda: g_inner.theta, projection=lambda: g_inner.projection)
         sums = Weights(*map(added, sums, new))
@@ -259,7 +281,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
     rows = block_rows(weights, residual.kept_bytes(update, inputs) if known else 0)
     length = block_length(x.shape[0], x.shape[1], rows)
     ((g, g_initial), sums), g_x = in_ragged_blocks(
-        block, *state, steps, valid, length, reverse=True
+        block, *state, steps, where_busy(valid, resets), length, reverse=True
     )
     full = Inputs(sums, g_x, g, g_initial, None, None)
     of = lambda w, g: None if w is None else g.astype(w.dtype)

@@ -91,7 +91,7 @@ def _product(values, product, factor):
         value = values[of[0]][..., None, :]
     else:
         gates = jnp.concatenate([values[n] for n in of], -1)  # flat, of which XLA makes copies
-        value = gates.reshape(*gates.shape[:-1], len(of), -1)
+        value = gates.reshape(*gates.shape[:-1], len(of), gates.shape[-1] // len(of))
     return value if factor is None else factor * value
 
 
@@ -211,7 +211,8 @@ def _gates(parts):
 
 
 def _constant(value):
-    return Zero(jnp.asarray(value)) if jnp.ndim(value) == 0 and value == 0 else value
+    number = jnp.ndim(value) == 0 and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    return Zero(jnp.asarray(value)) if number and value == 0 else value
 
 
 def _factor(product, out):

@@ -1,6 +1,6 @@
 """Blocks of time over a ragged batch: what ends early is left out of the blocks after its end.
 
-Sequences are taken in the order of their last valid steps, the latest first, so that those which
+Sequences are taken in the order of their last busy steps, the latest first, so that those which
 a block needs are the first ones. How many these are is only known when the program runs, and
 XLA's shapes are fixed: there is a program for each of a few numbers of them, and the smallest
 that has room runs.
@@ -31,7 +31,7 @@ def in_ragged_blocks(
     by_row: Any,
     whole: Any,
     xs: Any,
-    valid: Array | None,
+    busy: Array | None,
     length: int,
     reverse: bool = False,
 ) -> tuple[tuple[Any, Any], Any]:
@@ -44,18 +44,18 @@ def in_ragged_blocks(
       by_row: the part of the state with a batch axis, leaves (B, ...).
       whole: the part without one.
       xs: leaves (T, B, ...).
-      valid: (T, B) booleans; None for a batch that is not ragged.
+      busy: (T, B) the steps that may change by_row; None for a batch that is not ragged.
       length: steps to a block.
       reverse: whether to begin with the last block.
 
     Returns:
       The state (by_row, whole) after all blocks; ys, leaves (T, B, ...).
     """
-    if valid is None or not _worth_it(valid, length):
+    if busy is None or not _worth_it(busy, length):
         every = lambda state, start, s: block(state, start, s, lambda tree: tree)
         return in_blocks(every, (by_row, whole), xs, length, reverse)
-    time, batch = valid.shape
-    ends = jnp.max(jnp.where(valid, jnp.arange(1, time + 1)[:, None], 0), 0)
+    time, batch = busy.shape
+    ends = jnp.max(jnp.where(busy, jnp.arange(1, time + 1)[:, None], 0), 0)
     order = jnp.argsort(-ends)
     back = jnp.argsort(order)
     sizes = sorted({int(batch * share) for share in SHARES} - {0})
@@ -93,8 +93,8 @@ def in_ragged_blocks(
     return (taken(back)(by_row), whole), ys
 
 
-def _worth_it(valid: Array, length: int) -> bool:
-    time, batch = valid.shape
+def _worth_it(busy: Array, length: int) -> bool:
+    time, batch = busy.shape
     if is_symbolic(time) or is_symbolic(batch) or jax.default_backend() != "cpu":
         return False
     return on_one_device() and batch >= LEAST and time >= BLOCKS * length

@@ -1,10 +1,10 @@
 """How an update reads z and u: whole or gate by gate, and whether only to add them."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.extend.core import Var
 
 from jaxlstm.kernels.recurrence import Inputs, Update, accumulator
@@ -51,7 +51,17 @@ def gate_by_gate(update: Update, inputs: Inputs) -> bool:
     return split and not any(v is z for v in jaxpr.outvars)
 
 
+def closes_over_traced(update: Update, inputs: Inputs) -> bool:
+    """Whether `update` reads a traced value beside its arguments."""
+    return any(isinstance(value, Tracer) for value in _closed_jaxpr(update, inputs).consts)
+
+
 def _jaxpr(update, inputs):
+    return _closed_jaxpr(update, inputs).jaxpr
+
+
+def _closed_jaxpr(update, inputs):
     weights, x, carry, *_ = inputs
-    one = jax.ShapeDtypeStruct((x.shape[1], *weights.b.shape), dtype_of_gates(inputs))
-    return jax.make_jaxpr(functools.partial(update, weights.theta))(carry, one, one).jaxpr
+    shape = (*x.shape[1:-1], *weights.b.shape)
+    one = jax.ShapeDtypeStruct(shape, dtype_of_gates(inputs))
+    return jax.make_jaxpr(update)(weights.theta, carry, one, one)
