@@ -208,8 +208,7 @@ def parallel(params, carry, xs, valid, resets, initial, forget):
     kept = jnp.exp(start[..., -1] - m)[..., None]
     new = jnp.exp(weights[..., -1, :] - m[..., None])[..., None] * k
     last = MLSTMCarry(kept[..., None] * old.c + new.mT @ v, kept * old.n + new.sum(-2), m)
-    ys = jnp.moveaxis(h, -2, 0)
-    ys = ys.reshape(*xs.shape[:-1], ys.shape[-2] * ys.shape[-1])
+    ys = jnp.moveaxis(h, -2, 0).reshape(*xs.shape[:-1], h.shape[-3] * h.shape[-1])
     return cast(last, carry), ys.astype(state_dtypes(params, xs)[0])
 
 

@@ -20,8 +20,8 @@ from jaxlstm.base import is_symbolic, restart, select, vary_alike
 from jaxlstm.blocks import block_length, in_blocks
 from jaxlstm.kernels import residual
 from jaxlstm.kernels.linear import reassociated
-from jaxlstm.kernels.ragged import in_ragged_blocks
-from jaxlstm.kernels.reading import closes_over_traced, gate_by_gate, only_the_sum
+from jaxlstm.kernels.ragged import in_ragged_blocks, where_busy
+from jaxlstm.kernels.reading import by_gates, closes_over_traced, gate_by_gate, only_the_sum
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -51,6 +51,8 @@ def supports(update: Update, inputs: Inputs) -> str | None:
     axes = (axis for a in jax.tree.leaves(inputs) for axis in jax.typeof(a).sharding.spec)
     if any(axis is not None for axis in axes):
         return "an array is split over a mesh axis of type Explicit; Auto, or shard_map, is served"
+    if inputs.carry is None:  # it is only asked
+        return None
     read = jax.tree.leaves((inputs.weights.theta, inputs.carry))
     if not all(jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in read):
         return "theta or the carry has numbers that are not floating-point"
@@ -97,22 +99,6 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     if not keep:
         return last, ys
     return last, Kept(ys, residual.whole(inputs, kept))
-
-
-def where_busy(valid: Array | None, resets: Array | None) -> Array | None:
-    """(T, B) the steps that may change a carry; None for all."""
-    return valid if valid is None or resets is None else valid | resets
-
-
-def by_gates(zs: Array, b: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """The times of zs (T, B, G, H), and a function of one that gives z + b (B, G, H).
-
-    For updates that split z at once. Two slices of one slice at a moving place make of the gates a
-    loop that is not vectorised (JAX 0.10 and 0.12): one of G slices each does.
-    """
-    slices = lambda t, n: lax.dynamic_slice(zs, (t, 0, n, 0), (1, zs.shape[1], 1, zs.shape[3]))
-    gate = lambda t, n: lax.squeeze(slices(t, n), (0, 2)) + b[n]
-    return jnp.arange(len(zs)), lambda t: jnp.stack([gate(t, n) for n in range(len(b))], -2)
 
 
 def edge(inputs: Inputs, carries: Any, start: Any) -> Any:
@@ -250,8 +236,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             of_pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
             g_before, g_z, g_u = through(g, valid, partial(pull, of_pull), like)
-            flat = (g_z if g_u is None else g_u).reshape(g_z.shape[0], len(w_back))
-            of_h = flat @ w_back
+            of_h = (g_z if g_u is None else g_u).reshape(len(g_z), len(w_back)) @ w_back
             g_before = g_before._replace(h=g_before.h + of_h.astype(g_before.h.dtype))
             if reset is not None:
                 g_initial = added(g_initial, lambda: select(reset, g_before, zeros_like(g_before)))

@@ -26,6 +26,11 @@ BLOCKS = 4  # blocks, that are worth it: each program has to be compiled
 Block = Callable[[tuple[Any, Any], Any, Any, Callable], tuple[tuple[Any, Any], Any]]
 
 
+def where_busy(valid: Array | None, resets: Array | None) -> Array | None:
+    """(T, B) the steps that may change a carry; None for all."""
+    return valid if valid is None or resets is None else valid | resets
+
+
 def in_ragged_blocks(
     block: Block,
     by_row: Any,

@@ -1,9 +1,11 @@
 """How an update reads z and u: whole or gate by gate, and whether only to add them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array, lax
 from jax.core import Tracer
 from jax.extend.core import Var
 
@@ -49,6 +51,17 @@ def gate_by_gate(update: Update, inputs: Inputs) -> bool:
     into_gates = lambda e: e.params["axis"] == 1 and set(e.params["sizes"]) == {1}
     split = all(e.primitive.name == "split" and into_gates(e) for e in readers)
     return split and not any(v is z for v in jaxpr.outvars)
+
+
+def by_gates(zs: Array, b: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """The times of zs (T, B, G, H), and a function of one that gives z + b (B, G, H).
+
+    For updates that split z at once. Two slices of one slice at a moving place make of the gates a
+    loop that is not vectorised (JAX 0.10 and 0.12): one of G slices each does.
+    """
+    slices = lambda t, n: lax.dynamic_slice(zs, (t, 0, n, 0), (1, zs.shape[1], 1, zs.shape[3]))
+    gate = lambda t, n: lax.squeeze(slices(t, n), (0, 2)) + b[n]
+    return jnp.arange(len(zs)), lambda t: jnp.stack([gate(t, n) for n in range(len(b))], -2)
 
 
 def closes_over_traced(update: Update, inputs: Inputs) -> bool:
