@@ -236,7 +236,7 @@ def _backward(update, keep, inputs, kept, wanted, g_last, g_ys):
             of_pull, valid, reset, g_y = t
             g = jax.tree.map(jnp.add, g, g_y) if keep else g._replace(h=g.h + g_y)
             g_before, g_z, g_u = through(g, valid, partial(pull, of_pull), like)
-            of_h = (g_z if g_u is None else g_u).reshape(len(g_z), len(w_back)) @ w_back
+            of_h = (g_z if g_u is None else g_u).reshape(g_z.shape[0], len(w_back)) @ w_back
             g_before = g_before._replace(h=g_before.h + of_h.astype(g_before.h.dtype))
             if reset is not None:
                 g_initial = added(g_initial, lambda: select(reset, g_before, zeros_like(g_before)))
