@@ -91,7 +91,7 @@ def test_blocks_give_the_values_and_gradients_of_the_plain_scan(case, monkeypatc
 @pytest.mark.parametrize("case", matrices.few(BLOCKS[-4:], LONG), ids=str)
 def test_so_they_do_with_nothing_kept(case, monkeypatch):
     monkeypatch.setattr(blocked, "ROWS", (256, 256))
-    monkeypatch.setattr(residual, "MANY", 0)
+    monkeypatch.setattr(residual, "FEW", 0)
     check_blocks(*case, features=4)  # as in no other test: nothing has been compiled of it
 
 
@@ -162,17 +162,25 @@ def kept_by(cell, time, batch, features=3):
     return jax.eval_shape(run, params, xs, carry)
 
 
-def test_much_is_kept_only_where_it_is_slow_to_compute_again():
-    """4 H floats a step: 16 MB and a little more, of few features and of many."""
-    few, more = 2**14, 2**14 + 1
-    assert len(kept_by(jl.lstm(64), few, 1).z) == few
-    assert len(kept_by(jl.lstm(64), more, 1).z) == 0
-    assert len(kept_by(jl.lstm(64), more, 1, features=319).z) == 0
-    assert len(kept_by(jl.lstm(64), more, 1, features=320).z) == more
-    assert len(kept_by(jl.lstm(64), 2**18 + 1, 1, features=320).z) == 0
-    of_both = 16 * 2**20 // (2 * 3 * 64 * 4) + 1  # steps of a GRU, whose z and u are kept apart
-    assert len(kept_by(jl.gru(64), of_both, 1, features=703).z) == 0
-    assert len(kept_by(jl.gru(64), of_both, 1, features=704).z) == of_both
+@pytest.mark.parametrize(
+    ("make", "features", "megabytes"),
+    [
+        (jl.lstm, 79, 4),
+        (jl.lstm, 80, 16),
+        (jl.lstm, 319, 16),
+        (jl.lstm, 320, 256),
+        (jl.gru, 79, 4),
+        (jl.gru, 80, 8),
+        (jl.gru, 703, 8),
+        (jl.gru, 704, 256),
+    ],
+)
+def test_more_is_kept_of_what_is_slower_to_compute_again(make, features, megabytes):
+    """By features and units; of a GRU z and u are kept apart, which costs twice the memory."""
+    a_step = {jl.lstm: 4 * 64 * 4, jl.gru: 2 * 3 * 64 * 4}[make]
+    most = megabytes * 2**20 // a_step
+    kept = lambda steps: len(kept_by(make(64), steps, 1, features=features).z)
+    assert (kept(most), kept(most + 1)) == (most, 0)
 
 
 def test_a_block_of_few_units_has_more_rows_within_bounds():

@@ -14,9 +14,9 @@ from jaxlstm.base import is_symbolic
 from jaxlstm.kernels.reading import dtype_of_gates, only_the_sum
 from jaxlstm.kernels.recurrence import Inputs, Update
 
-MANY = 16 * 2**20  # bytes that are always kept
-WIDE = 384  # features and units from which on more are, twice that where z and u are kept apart,
-MOST = 256 * 2**20  # up to so many
+FEW = 4 * 2**20  # bytes that are always kept
+MIDDLE, MANY = 144, 16 * 2**20  # features and units from which on so many are; half of them,
+WIDE, MOST = 384, 256 * 2**20  # and these from twice WIDE on, where z and u are kept apart
 
 
 class Residual(NamedTuple):
@@ -33,8 +33,9 @@ def kept_bytes(update: Update, inputs: Inputs) -> int:
         return 0
     parts = 1 if only_the_sum(update, inputs) else 2
     size = dtype_of_gates(inputs).itemsize * weights.b.size * x.shape[0] * x.shape[1] * parts
-    wide = weights.w_x.shape[0] + weights.w_h.shape[0] >= WIDE * parts
-    return size if size <= (MOST if wide else MANY) else 0
+    features = weights.w_x.shape[0] + weights.w_h.shape[0]
+    limit = MOST if features >= WIDE * parts else MANY // parts if features >= MIDDLE else FEW
+    return size if size <= limit else 0
 
 
 def of_steps(update: Update, inputs: Inputs, z: Array, u: Array | None) -> Residual | None:
