@@ -7,7 +7,7 @@ from jax import lax
 import jaxlstm as jl
 from jaxlstm import gates, kernels
 from jaxlstm.blocks import in_blocks
-from jaxlstm.kernels import blocked, reading, residual
+from jaxlstm.kernels import blocked, products, reading, residual
 from jaxlstm.kernels.recurrence import Inputs, Weights, accumulator
 from tests import matrices, papers
 
@@ -93,6 +93,42 @@ def test_so_they_do_with_nothing_kept(case, monkeypatch):
     monkeypatch.setattr(blocked, "ROWS", (256, 256))
     monkeypatch.setattr(residual, "FEW", 0)
     check_blocks(*case, features=4)  # as in no other test: nothing has been compiled of it
+
+
+@pytest.mark.parametrize("kept", [0, 2**22])
+@pytest.mark.parametrize("case", BLOCKS[-4:], ids=str)
+def test_so_they_do_with_one_product_of_x_and_h(case, kept, monkeypatch):
+    monkeypatch.setattr(products, "tasks", lambda rows, columns, terms: 1 + (terms > 2))
+    monkeypatch.setattr(residual, "FEW", kept)
+    check_blocks(*case, features=1 if kept else 2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "features", "cell", "expected"),
+    [
+        (128, 64, jl.lstm(128), True),
+        (65, 64, jl.lstm(128, peephole=True, cell_clip=1.0), True),
+        (64, 64, jl.lstm(128), False),  # both are on one core,
+        (128, 64, jl.lstm(256), False),  # and both on two
+        (129, 64, jl.lstm(128), False),
+        (128, 129, jl.lstm(128), False),
+        (128, 64, jl.lstm(128, layer_norm=True), False),
+        (128, 64, jl.gru(128), False),
+    ],
+)
+def test_x_and_h_have_one_product_where_that_is_split_over_cores(batch, features, cell, expected):
+    xs = jnp.zeros((2, batch, features))
+    params = cell.init(KEY, xs[0])
+    run = jax.jit(lambda *p: jl.scan(cell, *p, implementation="blocked"))
+    text = run.lower(params, xs).as_text()
+    assert (f"<{features + len(params.w_h)}x" in text) is expected
+
+
+def test_tasks_of_a_product_as_seen_of_xla():
+    """Of these it was seen whether two cores make them, or one (JAX 0.10 and 0.12)."""
+    two = [(128, 512, 192), (32, 1024, 256), (32, 256, 1024), (128, 128, 512)]
+    assert all(products.tasks(*shape) > 1 for shape in two)
+    assert products.tasks(128, 512, 128) == products.tasks(64, 512, 128) == 1
 
 
 def check_blocks(name, time, features):

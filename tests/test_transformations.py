@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxlstm as jl
-from jaxlstm.kernels import blocked, residual
+from jaxlstm.kernels import blocked, products, residual
 from tests import matrices, papers
 
 TOLERANCE = 1e-10  # float64; second derivatives are sums of some hundred terms
@@ -150,6 +150,18 @@ def test_equals_the_plain_scan_where_nothing_is_kept(transformation, monkeypatch
     run = functools.partial(transformation, functools.partial(jl.scan, cell))
     actual = jax.jit(run)(primals(cell))
     papers.close(actual, expected("lstm", ORACLES[transformation]), TOLERANCE)
+
+
+@pytest.mark.parametrize("transformation", [hessian, reverse_over_reverse, mapped_weights])
+def test_equals_the_plain_scan_with_one_product_of_x_and_h(transformation, monkeypatch):
+    monkeypatch.setattr(products, "tasks", lambda rows, columns, terms: 1 + (terms > 2))
+    cell = jl.lstm(2, gate_clip=1e4)  # of no other test, so that nothing has been compiled of it
+    of = primals(cell, features=2)
+    actual, expected = (
+        jax.jit(functools.partial(way, functools.partial(jl.scan, cell, implementation=name)))(of)
+        for way, name in [(transformation, "blocked"), (ORACLES[transformation], "reference")]
+    )
+    papers.close(actual, expected, TOLERANCE)
 
 
 def shapes_in(function, p):

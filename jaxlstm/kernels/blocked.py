@@ -20,8 +20,9 @@ from jaxlstm.base import is_symbolic, restart, select, vary_alike
 from jaxlstm.blocks import block_length, in_blocks
 from jaxlstm.kernels import residual
 from jaxlstm.kernels.linear import reassociated
+from jaxlstm.kernels.products import of_blocks
 from jaxlstm.kernels.ragged import in_ragged_blocks, where_busy
-from jaxlstm.kernels.reading import by_gates, closes_over_traced, gate_by_gate, only_the_sum
+from jaxlstm.kernels.reading import closes_over_traced, only_the_sum
 from jaxlstm.kernels.recurrence import (
     Inputs,
     Kept,
@@ -73,7 +74,7 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
     weights, x, carry, initial, valid, resets = inputs
     kept_bytes = residual.kept_bytes(update, inputs) if keep else 0
     unknown = any(map(is_symbolic, x.shape))
-    apart = not unknown and x.shape[0] > 1 and gate_by_gate(update, inputs)
+    products = of_blocks(update, inputs)
     unroll = 1 if unknown or x.shape[1] * weights.w_h.size < LARGE else 4
 
     def block(state, _, s, of_rows):
@@ -83,15 +84,13 @@ def forward(update: Update, keep: bool, inputs: Inputs) -> tuple[Any, Any]:
         def step(carry, s):
             now, valid, reset = s
             carry = restart(reset, first, carry)
-            u = project(carry.h, weights.w_h)
-            z = with_bias(now)  # here, where XLA makes one loop of it and the gates
+            z, u, known = of_step(now, carry.h)
             carry = advance(update, weights, carry, z, u, valid)
-            return carry, (emit(carry, keep), u if kept_bytes else None)
+            return carry, (emit(carry, keep), known if kept_bytes else None)
 
-        zs = project(x, weights.w_x)
-        times, with_bias = by_gates(zs, weights.b) if apart else (zs, lambda z: z + weights.b)
-        carry, (ys, us) = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
-        return (carry, None), (ys, residual.of_steps(update, inputs, zs + weights.b, us))
+        times, of_step, residual_of = products(x)
+        carry, (ys, known) = lax.scan(step, state[0], (times, valid, resets), unroll=unroll)
+        return (carry, None), (ys, None if known is None else residual_of(known))
 
     length = block_length(x.shape[0], x.shape[1], block_rows(weights, kept_bytes))
     steps, busy = (x, valid, resets), where_busy(valid, resets)

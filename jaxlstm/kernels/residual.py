@@ -38,10 +38,8 @@ def kept_bytes(update: Update, inputs: Inputs) -> int:
     return size if size <= limit else 0
 
 
-def of_steps(update: Update, inputs: Inputs, z: Array, u: Array | None) -> Residual | None:
+def of_steps(update: Update, inputs: Inputs, z: Array, u: Array) -> Residual:
     """Of a block's z and u (T, B, *G, H), after its loop: there XLA makes slow code of it."""
-    if u is None:
-        return None
     return Residual(z + u, None) if only_the_sum(update, inputs) else Residual(z, u)
 
 
