@@ -1,6 +1,7 @@
 """`lax.scan` by blocks of time."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import jax
@@ -13,13 +14,14 @@ from jaxlstm.base import is_symbolic
 def block_length(time: int, batch: int, rows: int) -> int:
     """Steps to a block: about so many rows, and a divisor of `time` if one is near.
 
-    All steps if a size is symbolic: then nobody knows how many blocks there are.
+    A remainder is a program of its own to compile. All steps if a size is symbolic: then nobody
+    knows how many blocks there are.
     """
     if is_symbolic(time) or is_symbolic(batch):
         return time
     most = max(1, min(time, rows // max(batch, 1)))
-    divisors = (c for c in range(most, most // 2, -1) if time % c == 0)
-    return next(divisors, most)
+    near = chain(range(most, most // 2, -1), range(most + 1, most * 3 // 2 + 1))
+    return next((c for c in near if time % c == 0), most)
 
 
 def in_blocks(body: Callable, carry: Any, xs: Any, length: int, reverse: bool = False) -> Any:
