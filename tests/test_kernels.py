@@ -202,7 +202,7 @@ def kept_by(cell, time, batch, features=3):
 @pytest.mark.parametrize(
     ("make", "features", "megabytes"),
     [
-        (jl.lstm, 79, 4),
+        (jl.lstm, 79, 8),
         (jl.lstm, 80, 16),
         (jl.lstm, 319, 16),
         (jl.lstm, 320, 256),

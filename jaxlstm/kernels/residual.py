@@ -14,9 +14,9 @@ from jaxlstm.base import is_symbolic
 from jaxlstm.kernels.reading import dtype_of_gates, only_the_sum
 from jaxlstm.kernels.recurrence import Inputs, Update
 
-FEW = 4 * 2**20  # bytes that are always kept
-MIDDLE, MANY = 144, 16 * 2**20  # features and units from which on so many are; half of them,
-WIDE, MOST = 384, 256 * 2**20  # and these from twice WIDE on, where z and u are kept apart
+FEW = 8 * 2**20  # bytes that are always kept,
+MIDDLE, MANY = 144, 16 * 2**20  # so many from that many features and units on,
+WIDE, MOST = 384, 256 * 2**20  # or so many; z and u kept apart: half, and MOST from 2 WIDE on
 
 
 class Residual(NamedTuple):
@@ -34,8 +34,8 @@ def kept_bytes(update: Update, inputs: Inputs) -> int:
     parts = 1 if only_the_sum(update, inputs) else 2
     size = dtype_of_gates(inputs).itemsize * weights.b.size * x.shape[0] * x.shape[1] * parts
     features = weights.w_x.shape[0] + weights.w_h.shape[0]
-    limit = MOST if features >= WIDE * parts else MANY // parts if features >= MIDDLE else FEW
-    return size if size <= limit else 0
+    limit = (MANY if features >= MIDDLE else FEW) // parts
+    return size if size <= (MOST if features >= WIDE * parts else limit) else 0
 
 
 def of_steps(update: Update, inputs: Inputs, z: Array, u: Array) -> Residual:
