@@ -36,6 +36,8 @@ TASKS = {
     **{name: (formal.run, tuple(formal.CELLS)) for name in formal.TASKS},
 }
 
+DATA = " --data FOLDER"  # at the end of the command that is written down
+
 KEEPS = (*stress.TASKS, *pixels.TITLES)
 READS = (*systematicity.TASKS, *music.TITLES, "jsb-ablations", *pixels.TITLES)
 
@@ -84,10 +86,10 @@ def main(arguments: list[str]) -> int:
     if given.keep and given.quick:
         parser.error("--keep: of a --quick try nothing is kept")
     forms = (given.form,) if given.form else forms
-    if (given.seeds or given.budget) and not (given.quick or given.out):
+    if not (given.quick or given.out):
         for form in forms:
             known = results.command_of(given.task, form)
-            if known not in (None, command(given, form)):
+            if known and known.removesuffix(DATA) != command(given, form).removesuffix(DATA):
                 parser.error(f"--out: there is a result of `{known}`; name a folder for another")
     options = results.Options(given.quick, given.seeds, given.budget, given.data, given.keep)
     code = results.commit()  # whatever is committed while it runs
@@ -110,7 +112,7 @@ def command(given: argparse.Namespace, form: str) -> str:
     words = ["python -m experiments.long_lags", given.task, "--form", form]
     words += ["--seeds", str(given.seeds)] if given.seeds else []
     words += ["--budget", str(given.budget)] if given.budget else []
-    return " ".join([*words, "--data FOLDER"] if given.data else words)
+    return " ".join(words) + DATA * bool(given.data)
 
 
 if __name__ == "__main__":

@@ -93,11 +93,29 @@ def test_a_budget_by_which_nothing_can_succeed_is_refused(task, least, tmp_path)
         command.main([task, "--budget", "100", "--out", str(tmp_path)])
 
 
-def test_a_run_of_other_seeds_does_not_write_over_a_kept_result(capsys):
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["adding-100", "--form", "modern", "--seeds", "2"], "adding-100 --form modern`"),
+        (["copy-1000", "--form", "lstm"], "copy-1000 --form lstm --seeds 3`"),
+        (["smnist", "--form", "lstm", "--data", "x"], "--budget 9000 --data FOLDER`"),
+    ],
+)
+def test_a_run_of_other_seeds_does_not_write_over_a_kept_result(given, kept, capsys):
     with pytest.raises(SystemExit):
-        command.main(["adding-100", "--form", "modern", "--seeds", "2"])
-    said = "--out: there is a result of `python -m experiments.long_lags adding-100 --form modern`"
-    assert said in capsys.readouterr().err
+        command.main(given)
+    said = capsys.readouterr().err
+    assert "--out: there is a result of `python -m experiments.long_lags " in said
+    assert kept in said
+
+
+@pytest.mark.parametrize("data", [[], ["--data", "elsewhere"]])
+def test_what_is_kept_can_be_run_again_with_data_from_anywhere(data, monkeypatch):
+    run = lambda *given: (_ for _ in ()).throw(ValueError(f"ran with {given[2].data!r}"))
+    monkeypatch.setitem(command.TASKS, "smnist", (run, ("elman",)))
+    again = ["smnist", "--form", "elman", "--budget", "9000", *data]
+    with pytest.raises(ValueError, match=f"ran with '{''.join(data[1:])}'"):
+        command.main(again)
 
 
 def test_what_is_kept_of_a_budget_can_be_run_again(monkeypatch):
