@@ -10,7 +10,7 @@ help:
 	@echo "make demo    train a language model on this Python's own library, and sample from it"
 	@echo "make test    format, lint, types and tests"
 	@echo "make laws    what make test leaves out: much like what it runs"
-	@echo "make bench   sequences beside other libraries, with and without the C++ kernels: 40 minutes"
+	@echo "make bench   sequences beside other libraries, with and without the C++ kernels: an hour or so"
 	@echo "make native  the C++ kernels, built, installed and tested"
 	@echo "make parity  every cell beside other libraries and papers; writes docs/parity.md"
 	@echo "make faults  kills, full disks, damaged and hostile files; writes docs/faults.md: 25 minutes"
